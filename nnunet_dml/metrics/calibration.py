@@ -1,8 +1,8 @@
 """Expected calibration error of the top label.
 
 `reliability_counts` takes batches, checks only shapes, stays on the device, and returns sums that may be
-added up over patches, batches, cases and ranks; `ece_from_counts` finishes them. Over all voxels of many cases
-that is the pooled ECE.
+added up over patches, batches, cases and ranks; `ece_from_counts` finishes them. Over all voxels of many
+cases that is the pooled ECE.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def expected_calibration_error(
 
     Args:
         probs: `(C, *spatial)`, in [0, 1] and summing to one, background first.
-        reference: Either integer labels `(*spatial)`: a voxel is right or wrong. Or soft labels `(C, *spatial)`,
-            floating: a voxel is right to the share of its predicted class.
+        reference: Either integer labels `(*spatial)`: a voxel is right or wrong. Or soft labels `(C,
+            *spatial)`, floating: a voxel is right to the share of its predicted class.
         bins: How many bins of equal width.
         mask: `(*spatial)`, boolean: the voxels that count. All by default.
 
@@ -126,7 +126,8 @@ def ece_from_counts(counts: torch.Tensor) -> torch.Tensor:
     """
     number, confidence, accuracy = counts
     gap: torch.Tensor = (accuracy - confidence).abs().sum()
-    return gap / number.sum()
+    error: torch.Tensor = gap / number.sum()
+    return error
 
 
 def _check_reference(probs: torch.Tensor, reference: torch.Tensor, *, class_axis: int) -> None:
@@ -136,8 +137,8 @@ def _check_reference(probs: torch.Tensor, reference: torch.Tensor, *, class_axis
         check_same_shape("reference", reference.shape, "probs", probs.shape)
         if not reference.dtype.is_floating_point:
             raise TypeError(
-                f"Expected a soft `reference` of shape {tuple(probs.shape)} to hold floating point fractions, "
-                f"got dtype {reference.dtype}. Convert one-hot maps to float, or give labels of shape {labels_shape}."
+                f"Expected a soft `reference` of shape {tuple(probs.shape)} to hold fractions, got dtype "
+                f"{reference.dtype}. Convert one-hot maps to float, or give labels of shape {labels_shape}."
             )
     else:
         check_same_shape("reference", reference.shape, "probs without its classes", labels_shape)

@@ -7,8 +7,8 @@
 | something | empty | 0, as the formula says | −1, as the formula says |
 
 The first row is a policy: 0/0 has no value of its own. 1 is what most challenges and MONAI's metrics with
-`ignore_empty=False` use; nnU-Net's own `summary.json` leaves such cases out of its mean instead. So tables say
-how many cases the policy decided, and undefined values stay NaN and are counted.
+`ignore_empty=False` use; nnU-Net's own `summary.json` leaves such cases out of its mean instead. So tables
+say how many cases the policy decided, and undefined values stay NaN and are counted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Dice of masks, and Dice over thresholds (BDice) of probabilities against soft labels.
 
-Functions of one case take `(C, *spatial)` or `(*spatial)` and check the values. Functions named `…_counts` take
-batches `(B, C, *spatial)`, check only shapes, stay on the device, and return whole numbers that may be added up
-over patches, batches and ranks before `…_from_counts` finishes them.
+Functions of one case take `(C, *spatial)` or `(*spatial)` and check the values. Functions named `…_counts`
+take batches `(B, C, *spatial)`, check only shapes, stay on the device, and return whole numbers that may be
+added up over patches, batches and ranks before `…_from_counts` finishes them.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ def bdice(
 
     .. math:: \frac 1 {|T|} \sum_{t \in T} D(p \ge t, y \ge t)
 
-    A value reaches a threshold from `THRESHOLD_TOLERANCE` below it on, on both sides alike, so that a fraction
-    of raters that *is* a threshold is decided the same way however it was rounded. (At 0.5 an even split counts
-    as foreground here, while a strict majority vote leaves it to the background.)
+    A value reaches a threshold from `THRESHOLD_TOLERANCE` below it on, on both sides alike, so that a
+    fraction of raters that *is* a threshold is decided the same way however it was rounded. (At 0.5 an even
+    split counts as foreground here, while a strict majority vote leaves it to the background.)
 
     Args:
         probs: `(C, *spatial)`, in [0, 1] and summing to one, background first.
@@ -130,8 +130,8 @@ def bdice(
         ValueError: If shapes differ, or values are outside [0, 1], NaN, or do not sum to one.
 
     References:
-        QUBIQ challenge, https://qubiq21.grand-challenge.org; Wang et al., Dice Semimetric Losses (MICCAI 2023),
-        §3.3.
+        QUBIQ challenge, https://qubiq21.grand-challenge.org; Wang et al., Dice Semimetric Losses (MICCAI
+        2023), §3.3.
 
     >>> p, y = np.array([0.95, 0.45, 0.0]), np.array([1.0, 0.6, 0.2])
     >>> bdice(np.stack([1 - p, p]), np.stack([1 - y, y]), thresholds=(0.2, 0.5)).round(4)  # (4/5 + 2/3) / 2
@@ -166,7 +166,8 @@ def bdice_counts(
         mask: `(B, *spatial)`, boolean: the voxels that count. All by default.
 
     Returns:
-        int64 `(3, T, C − 1)` on the device of `probs`: intersection, size of the prediction, of the reference.
+        int64 `(3, T, C − 1)` on the device of `probs`: intersection, size of the prediction, of the
+        reference.
 
     Raises:
         TypeError: If an argument is not floating.
@@ -179,7 +180,7 @@ def bdice_counts(
     )
     if not y.dtype.is_floating_point:
         raise TypeError(
-            f"Expected `soft_reference` to hold fractions, got dtype {y.dtype}. Convert one-hot maps to float."
+            f"Expected `soft_reference` to hold fractions, got dtype {y.dtype}. Convert one-hot to float."
         )
     check_thresholds(thresholds)
     y = y.to(p.device)

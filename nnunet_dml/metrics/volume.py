@@ -15,8 +15,9 @@ def volume_bias(probs: Array, soft_reference: Array, *, mask: Array | None = Non
 
     .. math:: \frac{\sum p_c - \sum y_c}{\sum y_c}
 
-    `Σp` is the volume that the model expects, `Σy` the mean of the raters' volumes when `soft_reference` is the
-    mean of their masks. Both sides may be one-hot maps: then it is the usual volume error of two segmentations.
+    `Σp` is the volume that the model expects, `Σy` the mean of the raters' volumes when `soft_reference` is
+    the mean of their masks. Both sides may be one-hot maps: then it is the usual volume error of two
+    segmentations.
 
     Args:
         probs: `(C, *spatial)`, in [0, 1] and summing to one, background first.
