@@ -22,6 +22,10 @@ class InputError(ValueError):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, ...]]:
+        """Keep the lines apart on the way out of a worker process."""
+        return type(self), self.problems
+
 
 def problem(where: str | Path, *, expected: str, found: str, todo: str = "") -> str:
     """One line about one bad file or option.

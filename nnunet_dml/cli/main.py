@@ -12,7 +12,7 @@ from nnunet_dml import __version__
 from nnunet_dml._checks import InputError
 
 # Each module offers HELP, add_arguments(parser) and run(args); heavy imports stand inside run.
-COMMANDS = ("convert", "preprocess", "configure", "env", "train", "evaluate")
+COMMANDS = ("preprocess", "configure", "env", "train")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.problems:
             print(f"nnunet-dml {args.command}: {line}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # `nnunet-dml … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:  # disk full, no permission: named by the system, never a traceback
         where = f"{error.filename}: " if error.filename else ""
         print(f"nnunet-dml {args.command}: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         print(f"nnunet-dml {args.command}: interrupted", file=sys.stderr)
         return 130

@@ -1,0 +1,26 @@
+"""`nnunet-dml train`: `nnUNetv2_train` with the trainers found."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from nnunet_dml.cli.env import VARIABLE, plugin_path
+
+HELP = "Run nnUNetv2_train with the trainers found; all arguments are handed on unchanged."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything goes to nnU-Net."""
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="arguments of nnUNetv2_train")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Become nnUNetv2_train."""
+    os.environ[VARIABLE] = plugin_path()
+    import sys
+
+    from nnunetv2.run.run_training import run_training_entry
+
+    sys.argv = ["nnUNetv2_train", *args.arguments]
+    run_training_entry()

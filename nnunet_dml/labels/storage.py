@@ -1,0 +1,152 @@
+"""The one reader and writer of soft maps on disk.
+
+A soft map is a blosc2 array (`.b2nd`) of shape (F, *spatial): the fractions of the F foreground classes, quantised
+to integers 0 … scale. The background is not stored: it is 1 − Σ, so that zero padding is background. What made the
+map (format, fusion, sources, grid, share of fractional voxels) travels with it as metadata.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_dml._checks import check_one_of
+from nnunet_dml._files import atomic_file
+
+FORMAT = 1
+_META = "nnunet_dml"
+# largest integer of each width; 16 bit stay within int16, which nnU-Net's loader casts to
+_SCALES = {8: (np.uint8, 255), 16: (np.int16, 32767)}
+
+
+class DamagedSoftMapError(ValueError):
+    """A file that is no whole soft map of this format."""
+
+
+@dataclass(frozen=True)
+class SoftMap:
+    """An open soft map. Slicing `array` reads only the chunks that it touches.
+
+    Attributes:
+        array: (F, *spatial) integers, lazily read.
+        scale: The integer that stands for 1.0.
+        metadata: What was given to `save_soft_map`, plus `format`, `scale`, `crc32`.
+    """
+
+    array: blosc2.NDArray
+    scale: int
+    metadata: dict[str, Any]
+
+    def load(self) -> npt.NDArray[np.float32]:
+        """The whole map as float32 fractions in [0, 1], shape (F, *spatial)."""
+        fractions: npt.NDArray[np.float32] = self.array[:].astype(np.float32) / np.float32(self.scale)
+        return fractions
+
+
+def quantise(maps: npt.NDArray[np.floating[Any]], *, bits: int = 8) -> npt.NDArray[Any]:
+    """Round fractions to integers whose sum over the classes never exceeds the integer of 1.0.
+
+    Args:
+        maps: (F, *spatial) fractions of the foreground classes, in [0, 1], sums at most 1.
+        bits: 8 (error at most 1/510 a class) or 16 (1/65534).
+
+    Returns:
+        (F, *spatial) uint8 or int16. Where rounding makes a sum too large, the largest class gives way.
+
+    >>> quantise(np.array([[0.0, 1 / 3, 1.0]]))
+    array([[  0,  85, 255]], dtype=uint8)
+    """
+    check_one_of("bits", bits, _SCALES)
+    dtype, scale = _SCALES[bits]
+    rounded = np.rint(np.asarray(maps) * np.float32(scale)).astype(np.int32)
+    excess = rounded.sum(0) - scale
+    if (excess > 0).any():
+        largest = np.expand_dims(rounded.argmax(0), 0)
+        lowered = np.take_along_axis(rounded, largest, 0) - np.maximum(excess, 0)[None]
+        np.put_along_axis(rounded, largest, lowered, 0)
+    return rounded.astype(dtype)
+
+
+def save_soft_map(
+    path: str | Path,
+    maps: npt.NDArray[np.floating[Any]],
+    *,
+    metadata: Mapping[str, Any],
+    bits: int = 8,
+    chunks: Sequence[int] | None = None,
+    blocks: Sequence[int] | None = None,
+) -> None:
+    """Write a soft map: quantised, compressed, under a temporary name that is renamed when whole.
+
+    Args:
+        path: The `.b2nd` file.
+        maps: (F, *spatial) fractions of the foreground classes, in [0, 1], sums at most 1.
+        metadata: JSON-like facts about the map.
+        bits: 8 or 16.
+        chunks: Chunk shape of blosc2; None leaves it to blosc2.
+        blocks: Block shape of blosc2.
+    """
+    array = np.ascontiguousarray(quantise(maps, bits=bits))
+    meta = {**metadata, "format": FORMAT, "scale": _SCALES[bits][1], "crc32": zlib.crc32(array.tobytes())}
+    with atomic_file(path) as temporary:
+        stored = blosc2.asarray(
+            array,
+            urlpath=str(temporary),
+            chunks=chunks,
+            blocks=blocks,
+            cparams={
+                "codec": blosc2.Codec.LZ4HC,
+                "clevel": 5,
+                "nthreads": 1,
+                "filters": [blosc2.Filter.NOFILTER],
+            },
+        )
+        stored.schunk.vlmeta[_META] = meta
+
+
+def open_soft_map(path: str | Path) -> SoftMap:
+    """Open a soft map without reading its voxels.
+
+    Raises:
+        FileNotFoundError: No such file.
+        DamagedSoftMapError: The file cannot be opened, is of another kind or of a newer format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    try:
+        array = blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1})
+        meta = dict(array.schunk.vlmeta[_META])
+    except Exception as error:  # blosc2 raises whatever its C side says
+        raise DamagedSoftMapError(
+            f"{path}: expected a whole soft map, found {type(error).__name__}: {error}"
+        ) from None
+    if meta.get("format") != FORMAT:
+        raise DamagedSoftMapError(f"{path}: expected soft map format {FORMAT}, found {meta.get('format')}")
+    return SoftMap(array, int(meta["scale"]), meta)
+
+
+def verify_soft_map(path: str | Path) -> SoftMap:
+    """Open a soft map and read all of it against its checksum.
+
+    Raises:
+        FileNotFoundError: No such file.
+        DamagedSoftMapError: It cannot be read, or its voxels are not those that were written.
+    """
+    opened = open_soft_map(path)
+    try:
+        crc = zlib.crc32(np.ascontiguousarray(opened.array[:]).tobytes())
+    except Exception as error:  # blosc2 raises whatever its C side says
+        raise DamagedSoftMapError(
+            f"{path}: expected readable chunks, found {type(error).__name__}: {error}"
+        ) from None
+    if crc != opened.metadata["crc32"]:
+        raise DamagedSoftMapError(f"{path}: expected checksum {opened.metadata['crc32']}, found {crc}")
+    return opened

@@ -1,0 +1,61 @@
+"""nnU-Net's dataset with soft labels, read lazily.
+
+nnU-Net's loader crops a case's segmentation to integers and hands it to the transforms. Quantised soft maps are
+integers, too, so they ride along as further channels of the segmentation: `[labels, soft 1 … soft F]`. Only the
+patch is read from disk, and no code of the loader is touched. The transforms (`transforms.py`) part them again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
+
+from nnunet_dml.labels.storage import open_soft_map
+
+
+class StackedChannels:
+    """Two lazily read arrays (C1, *spatial) and (C2, *spatial) seen as one (C1 + C2, *spatial) array of int16.
+
+    It offers what nnU-Net's loader asks of an array: `shape`, `dtype` and slicing that leaves the channels whole.
+    """
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, first: Any, second: Any) -> None:
+        """Keep both; nothing is read.
+
+        Raises:
+            ValueError: The spatial shapes differ.
+        """
+        if tuple(first.shape[1:]) != tuple(second.shape[1:]):
+            raise ValueError(f"Expected spatial shape {tuple(first.shape[1:])}, got {tuple(second.shape[1:])}.")
+        self._parts = (first, second)
+        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Read a region of all channels."""
+        if isinstance(index, tuple) and index and index[0] != slice(None):
+            raise IndexError("the channels cannot be sliced apart")
+        return np.concatenate([np.asarray(part[index]).astype(np.int16) for part in self._parts])
+
+
+class SoftLabelDataset:
+    """A dataset of nnU-Net whose cases carry soft labels behind their labels."""
+
+    def __init__(self, dataset: nnUNetBaseDataset, folder: Path) -> None:
+        """Wrap a dataset.
+
+        Args:
+            dataset: nnU-Net's own.
+            folder: The soft maps, `<case>.b2nd`.
+        """
+        self._dataset, self._folder = dataset, folder
+        self.identifiers = dataset.identifiers
+
+    def load_case(self, identifier: str) -> tuple[Any, StackedChannels, Any, dict[str, Any]]:
+        """As nnU-Net's, but the segmentation is `[labels, soft 1 … soft F]`, the soft ones quantised."""
+        data, labels, previous, properties = self._dataset.load_case(identifier)
+        return data, StackedChannels(labels, open_soft_map(self._folder / f"{identifier}.b2nd").array), previous, properties

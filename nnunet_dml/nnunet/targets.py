@@ -1,0 +1,68 @@
+"""From what nnU-Net's loader yields to what the losses want: fractions of all classes and a mask of valid voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nnunet_dml.losses import CrossEntropyOverlapLoss, DeepSupervisionLoss, one_hot
+
+
+def split_soft_target(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Take the packed soft target apart.
+
+    Args:
+        target: (B, F + 1, *spatial) float: F soft foreground channels, then the labels.
+
+    Returns:
+        Fractions of all classes (B, F + 1, *spatial), background first, summing to one, and the labels
+        (B, 1, *spatial), int64.
+    """
+    soft = target[:, :-1]
+    background = (1 - soft.sum(1, keepdim=True)).clamp_(min=0)
+    return torch.cat((background, soft), 1), target[:, -1:].round().long()
+
+
+class SoftTargetLoss(nn.Module):
+    """A loss on packed soft targets; deep supervision averages them down on the device."""
+
+    def __init__(self, loss: CrossEntropyOverlapLoss, weights: Sequence[float] | None) -> None:
+        """Wrap a loss.
+
+        Args:
+            loss: `loss(logits, target)` at one resolution.
+            weights: Weights of the outputs under deep supervision; None without it.
+        """
+        super().__init__()
+        self.loss = loss if weights is None else DeepSupervisionLoss(loss, weights)
+
+    def forward(self, output: Tensor | list[Tensor], target: Tensor) -> Tensor:
+        """The loss of one output, or of all of them under deep supervision."""
+        return self.loss(output, split_soft_target(target)[0])
+
+
+class HardTargetLoss(nn.Module):
+    """The same loss on nnU-Net's own integer targets, one per output under deep supervision."""
+
+    def __init__(self, loss: CrossEntropyOverlapLoss, weights: Sequence[float] | None, ignore_label: int | None) -> None:
+        """Wrap a loss.
+
+        Args:
+            loss: `loss(logits, target, mask)` at one resolution.
+            weights: Weights of the outputs under deep supervision; None without it.
+            ignore_label: Label of voxels that do not count.
+        """
+        super().__init__()
+        self.loss, self.weights, self.ignore_label = loss, weights, ignore_label
+
+    def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+        """The loss of one output, or of all of them under deep supervision."""
+        if self.weights is None:
+            return self._one(output, target)
+        return sum(w * self._one(o, t) for w, o, t in zip(self.weights, output, target, strict=True) if w != 0)
+
+    def _one(self, logits: Tensor, labels: Tensor) -> Tensor:
+        mask = None if self.ignore_label is None else labels != self.ignore_label
+        return self.loss(logits, one_hot(labels, logits.shape[1], ignore_label=self.ignore_label), mask)

@@ -1,0 +1,51 @@
+"""The way of soft labels through nnU-Net's augmentation.
+
+Between `UnpackSoftLabels` and `PackTargets` stand nnU-Net's own transforms, unchanged: they know a float target as
+`regression_target`, move it with the image (linear interpolation, zeros outside) and leave its values alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+
+
+class UnpackSoftLabels(BasicTransform):
+    """Part `segmentation` = [labels, soft 1 … soft F, previous stage …] into `segmentation` and `regression_target`.
+
+    The soft channels become float32 fractions; what the loader padded with −1 becomes 0, which is background.
+    """
+
+    def __init__(self, classes: int, scale: int) -> None:
+        """Set the number F of foreground classes and the integer that stands for 1.0."""
+        super().__init__()
+        self.classes, self.scale = classes, scale
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Part the channels."""
+        packed = data_dict["segmentation"]
+        end = 1 + self.classes
+        data_dict["regression_target"] = packed[1:end].clamp(min=0).float().div_(self.scale)
+        data_dict["segmentation"] = torch.cat((packed[:1], packed[end:]))
+        return data_dict
+
+
+class PackTargets(BasicTransform):
+    """Join `regression_target` and `segmentation` into the one float target that nnU-Net's loader collates.
+
+    The result is `segmentation` of shape (F + 1, *spatial), float32: the F soft channels, then the labels.
+    """
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """Join the channels."""
+        soft = data_dict.pop("regression_target").clamp_(0, 1)
+        data_dict["segmentation"] = torch.cat((soft, data_dict["segmentation"].float()))
+        return data_dict
+
+
+def with_soft_labels(transforms: BasicTransform, classes: int, scale: int) -> BasicTransform:
+    """nnU-Net's transforms (built without deep supervision) with the packing around them."""
+    return ComposeTransforms([UnpackSoftLabels(classes, scale), transforms, PackTargets()])
