@@ -1,0 +1,37 @@
+"""Losses on soft labels: overlap (Dice, Jaccard, Tversky), cross-entropy plus overlap, deep supervision."""
+
+from nnunet_dml.losses.compound import CrossEntropyOverlapLoss, one_hot, soft_cross_entropy
+from nnunet_dml.losses.deep_supervision import DeepSupervisionLoss, average_down, deep_supervision_weights
+from nnunet_dml.losses.modules import (
+    CompatibleTverskyLoss,
+    DiceSemimetricLoss,
+    JaccardMetricLoss,
+    SoftDiceLoss,
+    SoftJaccardLoss,
+)
+from nnunet_dml.losses.overlap import (
+    compatible_tversky_loss,
+    dice_semimetric_loss,
+    jaccard_metric_loss,
+    soft_dice_loss,
+    soft_jaccard_loss,
+)
+
+__all__ = [
+    "CompatibleTverskyLoss",
+    "CrossEntropyOverlapLoss",
+    "DeepSupervisionLoss",
+    "DiceSemimetricLoss",
+    "JaccardMetricLoss",
+    "SoftDiceLoss",
+    "SoftJaccardLoss",
+    "average_down",
+    "compatible_tversky_loss",
+    "deep_supervision_weights",
+    "dice_semimetric_loss",
+    "jaccard_metric_loss",
+    "one_hot",
+    "soft_cross_entropy",
+    "soft_dice_loss",
+    "soft_jaccard_loss",
+]
