@@ -1,0 +1,1 @@
+"""From folders of predictions and references to tidy per-case records, a summary and a printed table."""

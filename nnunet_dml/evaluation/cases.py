@@ -1,0 +1,172 @@
+"""One case: read, check, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml.evaluation.dataset import RawDataset
+from nnunet_dml.evaluation.images import LabelMap, read_labels
+from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
+from nnunet_dml.labels import fuse
+from nnunet_dml.metrics import (
+    bdice_counts,
+    bdice_from_counts,
+    dice_per_class,
+    ece_from_counts,
+    reliability_counts,
+    volume_bias,
+)
+from nnunet_dml.metrics.overlap import thresholds_both_empty
+
+
+@dataclass
+class CaseRecord:
+    """What was measured on a case. Lists run over the foreground classes."""
+
+    case: str
+    fold: str
+    raters: int
+    dice: list[float]
+    bdice: list[float]
+    volume_bias: list[float]
+    ece: float
+    reliability: npt.NDArray[np.float64]
+    """`(3, bins)`: voxels, sum of confidences, sum of accuracies; added up for the pooled ECE."""
+    reference_empty: list[bool]
+    prediction_empty: list[bool]
+    raters_empty: bool
+    bdice_thresholds_both_empty: list[int]
+    ignored_voxels: int
+
+
+@dataclass
+class _Raters:
+    """The raters' maps, one at a time, without the ignored voxels; what is wrong with them is kept."""
+
+    files: list[Path]
+    reference: LabelMap
+    keep: npt.NDArray[np.bool_] | None
+    valid: range
+    ignore_label: int | None
+    problems: dict[Path, str] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.integer[Any]]]:
+        allowed = set(self.valid) | ({self.ignore_label} if self.ignore_label is not None else set())
+        for path in self.files:
+            try:
+                labels = read_labels(path, valid=allowed)
+                labels.check_same_grid(self.reference)
+                counted = counted_voxels(labels.array, self.keep)
+                if self.ignore_label is not None and (counted == self.ignore_label).any():
+                    raise InputError(
+                        problem(
+                            path,
+                            expected="the ignore label only where labelsTr has it",
+                            found=f"{int((counted == self.ignore_label).sum())} voxels with it elsewhere",
+                        )
+                    )
+            except InputError as error:
+                self.problems[path] = str(error)
+            else:
+                yield counted
+
+
+def counted_voxels(array: npt.NDArray[Any], keep: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
+    """`(…, z, y, x)` as `(…, N)`, only the voxels to keep; without a mask all, and nothing is copied."""
+    return array.reshape(*array.shape[:-3], -1) if keep is None else array[..., keep]
+
+
+def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> CaseRecord:
+    """Measure a case.
+
+    The hard prediction is the argmax of the probabilities, which is also how nnU-Net makes its own
+    segmentation of a model without regions. Voxels with the ignore label in `labelsTr` are left out of
+    everything.
+
+    Raises:
+        InputError: If anything about the prediction, the reference or a rater is wrong; with all that was
+            found.
+    """
+    classes = len(dataset.classes)
+    valid = set(range(classes)) | ({dataset.ignore_label} if dataset.ignore_label is not None else set())
+    problems: list[str] = []
+    probs = reference = None
+    try:
+        reference = read_labels(dataset.label_file(prediction.case), valid=valid)
+    except InputError as error:
+        problems.extend(error.problems)
+    try:
+        probs = read_probabilities(prediction.path, num_classes=classes)
+    except InputError as error:
+        problems.extend(error.problems)
+    soft: npt.NDArray[np.float32] | None = None
+    keep: npt.NDArray[np.bool_] | None = None
+    files = dataset.rater_files(prediction.case)
+    if reference is not None:
+        if probs is not None and probs.shape[1:] != reference.array.shape:
+            problems.append(
+                problem(
+                    prediction.path,
+                    expected=f"shape {reference.array.shape} of {reference.path}",
+                    found=f"{probs.shape[1:]}",
+                    todo="Both as (z, y, x).",
+                )
+            )
+        ignored = dataset.ignore_label
+        keep = None if ignored is None else reference.array != ignored
+        if files:
+            raters = _Raters(files, reference, keep, range(classes), ignored)
+            try:
+                soft = fuse(raters, method="uniform", num_classes=classes)
+            except ValueError:
+                if not raters.problems:
+                    raise
+            problems.extend(raters.problems.values())
+        else:
+            soft = fuse(counted_voxels(reference.array, keep)[None], method="uniform", num_classes=classes)
+    if problems or probs is None or reference is None or soft is None:
+        raise InputError(*problems)
+    labels = counted_voxels(reference.array, keep)
+    ignored_voxels = reference.array.size - labels.size
+    return _measure(prediction, counted_voxels(probs, keep), labels, soft, len(files), bins, ignored_voxels)
+
+
+def _measure(
+    prediction: Prediction,
+    probs: npt.NDArray[np.floating[Any]],
+    labels: npt.NDArray[np.integer[Any]],
+    soft: npt.NDArray[np.float32],
+    raters: int,
+    bins: int,
+    ignored: int,
+) -> CaseRecord:
+    """The metrics of a case from `(C, N)` and `(N,)`, N being the voxels that count."""
+    classes = probs.shape[0]
+    hard = probs.argmax(0)
+    p, y = torch.as_tensor(probs), torch.as_tensor(soft)
+    counts = bdice_counts(p[None], y[None])
+    reliability = reliability_counts(p[None], labels[None], bins=bins)
+    foreground = range(1, classes)
+    return CaseRecord(
+        case=prediction.case,
+        fold=prediction.fold,
+        raters=raters,
+        dice=dice_per_class(hard, labels, num_classes=classes).tolist(),
+        bdice=bdice_from_counts(counts).tolist(),
+        volume_bias=volume_bias(probs, soft).tolist(),
+        ece=float(ece_from_counts(reliability)),
+        reliability=reliability.numpy(),
+        reference_empty=[not (labels == c).any() for c in foreground],
+        prediction_empty=[not (hard == c).any() for c in foreground],
+        raters_empty=not soft[1:].any(),
+        bdice_thresholds_both_empty=thresholds_both_empty(counts).tolist(),
+        ignored_voxels=ignored,
+    )

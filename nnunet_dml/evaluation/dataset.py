@@ -1,0 +1,160 @@
+"""An nnU-Net raw dataset as the evaluation sees it: classes, references, raters."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunet_dml._checks import InputError, problem
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """Where a raw dataset's references lie and what its labels mean."""
+
+    folder: Path
+    classes: tuple[str, ...]
+    """Names in the order of the labels, background first, without the ignore label."""
+    ignore_label: int | None
+    file_ending: str
+
+    @property
+    def name(self) -> str:
+        """The folder's name, `Dataset501_BrainGrowth`."""
+        return self.folder.name
+
+    def label_file(self, case: str) -> Path:
+        """The consensus of a case."""
+        return self.folder / "labelsTr" / (case + self.file_ending)
+
+    def rater_files(self, case: str) -> list[Path]:
+        """The raters' files of a case, sorted; none where the dataset has none for it."""
+        folder = self.folder / "ratersTr" / case
+        if not folder.is_dir():
+            return []
+        return sorted(f for f in folder.iterdir() if f.name.endswith(self.file_ending) and f.name[0] != ".")
+
+
+def folder_of_variable(variable: str) -> Path:
+    """The folder that an environment variable of nnU-Net names.
+
+    Raises:
+        InputError: If it is not set or names no folder.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise InputError(
+            problem(
+                variable,
+                expected="an environment variable that names a folder",
+                found="nothing",
+                todo=f"Set it as nnU-Net needs it: export {variable}=/path/to/{variable}",
+            )
+        )
+    if not Path(value).is_dir():
+        raise InputError(problem(f"{variable}={value}", expected="a folder", found="none"))
+    return Path(value)
+
+
+def find_dataset(dataset: str) -> RawDataset:
+    """The raw dataset with an id (`501`) or a full name (`Dataset501_BrainGrowth`) in `nnUNet_raw`.
+
+    Raises:
+        InputError: If there is none or more than one, or its `dataset.json` is missing, damaged or of a kind
+            that cannot be evaluated.
+    """
+    root = folder_of_variable("nnUNet_raw")
+    known = sorted(f.name for f in root.iterdir() if f.is_dir() and re.fullmatch(r"Dataset\d{3,}_.+", f.name))
+    if dataset.isdigit():
+        found = [name for name in known if int(name[len("Dataset") : name.index("_")]) == int(dataset)]
+    else:
+        found = [name for name in known if name == dataset]
+    if len(found) != 1:
+        raise InputError(
+            problem(
+                f"-d {dataset}",
+                expected=f"the id or full name of one dataset in {root}",
+                found=" and ".join(found) or "none",
+                todo=f"There are: {', '.join(known)}." if known else "The folder has no dataset at all.",
+            )
+        )
+    return read_dataset(root / found[0])
+
+
+def read_dataset(folder: Path) -> RawDataset:
+    """A raw dataset from its folder.
+
+    Raises:
+        InputError: If its `dataset.json` is missing, damaged or of a kind that cannot be evaluated.
+    """
+    path = folder / "dataset.json"
+    content = read_json(path)
+    try:
+        labels = {name: _label(value) for name, value in content["labels"].items()}
+        ending = str(content["file_ending"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            problem(
+                path,
+                expected="`labels` (name: integer) and `file_ending` as nnU-Net wants them",
+                found=f"{type(error).__name__} {error}",
+            )
+        ) from None
+    if any(value is None for value in labels.values()):
+        raise InputError(
+            f"{path}: region-based models are not supported yet: their channels overlap and do not sum to one, "
+            "so the top label and its calibration are not defined."
+        )
+    if content.get("overwrite_image_reader_writer") == "NibabelIOWithReorient":
+        raise InputError(reoriented(path))
+    ignore = labels.pop("ignore", None)
+    order = sorted(labels, key=lambda name: labels[name] or 0)
+    if [labels[name] for name in order] != list(range(len(order))) or len(order) < 2:
+        raise InputError(
+            problem(
+                path,
+                expected="labels 0 (background), 1, 2, … without a gap",
+                found=json.dumps(content["labels"]),
+            )
+        )
+    return RawDataset(folder, tuple(order), ignore, ending)
+
+
+def reoriented(path: Path) -> str:
+    """The refusal of nnU-Net's one reader that turns the arrays."""
+    return (
+        f"{path}: predictions made with NibabelIOWithReorient are not supported yet: their axes are those of the "
+        "reoriented image, not of the files in labelsTr."
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: If the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(problem(path, expected="a file", found="none")) from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(problem(path, expected="JSON", found=str(error))) from None
+    if not isinstance(content, dict):
+        raise InputError(problem(path, expected="a JSON object", found=type(content).__name__))
+    return content
+
+
+def _label(value: Any) -> int | None:
+    """A label's integer; None for a region, a list of several labels."""
+    if isinstance(value, list):
+        if len(value) != 1:
+            return None
+        value = value[0]
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"label {value!r} is not an integer")
+    return int(value)

@@ -1,0 +1,246 @@
+"""Where nnU-Net's probabilities lie, and reading them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml.evaluation.dataset import folder_of_variable, read_json, reoriented
+from nnunet_dml.metrics._arrays import as_tensor, check_distribution
+
+KEY = "probabilities"
+NPZ_HINT = (
+    "Train with --npz, or make them now with `nnUNetv2_train DATASET CONFIGURATION FOLD … --val --npz`."
+)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One case's file of probabilities."""
+
+    case: str
+    fold: str
+    """`0` for the validation cases of `fold_0`; empty for a folder without folds."""
+    path: Path
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is evaluated together."""
+
+    source: Path
+    cases: tuple[Prediction, ...]
+    expected_folds: int | None
+    """How many folds the dataset is split into, if known."""
+    notes: tuple[str, ...]
+
+
+def find_model(dataset_name: str, model: str) -> Path:
+    """The folder of a trained model, by its name in `nnUNet_results/<dataset>` or by its path.
+
+    Raises:
+        InputError: If there is none.
+    """
+    if len(Path(model).parts) > 1 or model in (".", ".."):
+        if not Path(model).is_dir():
+            raise InputError(problem(f"--model {model}", expected="a folder", found="none"))
+        return Path(model).resolve()
+    root = folder_of_variable("nnUNet_results") / dataset_name
+    if (root / model).is_dir():
+        return root / model
+    known = (
+        sorted(f.name for f in root.iterdir() if f.is_dir() and any(f.glob("fold_*")))
+        if root.is_dir()
+        else []
+    )
+    raise InputError(
+        problem(
+            f"--model {model}",
+            expected=f"a model in {root}",
+            found="none",
+            todo=f"There are: {', '.join(known)}." if known else "No model of this dataset has been trained.",
+        )
+    )
+
+
+def of_model(folder: Path, dataset_name: str) -> Predictions:
+    """The validation cases of all folds of a model.
+
+    Raises:
+        InputError: If no fold has any, or a case is in two folds.
+    """
+    _check_reader(folder)
+    numbered = [f for f in folder.glob("fold_*") if f.is_dir() and re.fullmatch(r"fold_\d+", f.name)]
+    folds = sorted(numbered, key=lambda f: int(f.name[5:]))
+    if not folds:
+        if (folder / "fold_all").is_dir():
+            raise InputError(
+                problem(
+                    folder,
+                    expected="folds of a cross-validation",
+                    found="fold_all only",
+                    todo="It was trained on its own validation cases. Train folds 0 to 4.",
+                )
+            )
+        raise InputError(
+            problem(folder, expected="fold_0, fold_1, …", found="no fold", todo="Train the model first.")
+        )
+    splits = _splits(dataset_name)
+    notes, lacking, cases = [], [], []
+    for fold in folds:
+        number = fold.name[5:]
+        validation = fold / "validation"
+        files = _npz_files(validation) if validation.is_dir() else []
+        if not files:
+            found = "none" if validation.is_dir() else "no such folder"
+            lacking.append(
+                problem(validation, expected="files of probabilities (.npz)", found=found, todo=NPZ_HINT)
+            )
+            notes.append(f"{fold.name} has no validation/*.npz and is left out")
+            continue
+        cases += [Prediction(f.name[: -len(".npz")], number, f) for f in files]
+        if splits and int(number) < len(splits):
+            missing = sorted(set(splits[int(number)].get("val", [])) - {f.name[:-4] for f in files})
+            if missing:
+                notes.append(f"{fold.name} lacks {len(missing)} of its validation cases: {_some(missing)}")
+    if not cases:
+        raise InputError(*lacking)
+    if (folder / "fold_all").is_dir():
+        notes.append("fold_all is left out: it was trained on its validation cases")
+    expected = len(splits) if splits else None
+    if expected and len({c.fold for c in cases}) != expected:
+        notes.append(f"{len({c.fold for c in cases})} of {expected} folds")
+    _check_each_once(cases)
+    return Predictions(folder, tuple(cases), expected, tuple(notes))
+
+
+def of_folder(folder: Path) -> Predictions:
+    """All `.npz` of any folder.
+
+    Raises:
+        InputError: If there are none.
+    """
+    if not folder.is_dir():
+        raise InputError(problem(f"--predictions {folder}", expected="a folder", found="none"))
+    _check_reader(folder)
+    files = _npz_files(folder)
+    if not files:
+        raise InputError(
+            problem(
+                folder,
+                expected="files of probabilities (.npz)",
+                found="none",
+                todo="Predict with `nnUNetv2_predict … --save_probabilities`.",
+            )
+        )
+    return Predictions(folder.resolve(), tuple(Prediction(f.name[:-4], "", f) for f in files), None, ())
+
+
+def read_probabilities(path: Path, *, num_classes: int) -> npt.NDArray[np.floating]:
+    """The probabilities of a case, checked.
+
+    Args:
+        path: nnU-Net's `.npz`.
+        num_classes: How many classes `dataset.json` has, background included.
+
+    Returns:
+        `(C, z, y, x)`, in [0, 1] and summing to one, both within 1e-3.
+
+    Raises:
+        InputError: If the file is damaged or holds anything else.
+    """
+    array = _read_array(path)
+    if array.dtype.kind != "f":
+        raise InputError(problem(path, expected=f"floating point `{KEY}`", found=f"dtype {array.dtype}"))
+    if array.ndim != 4:
+        raise InputError(
+            problem(path, expected=f"`{KEY}` of shape (classes, z, y, x)", found=f"{array.shape}")
+        )
+    if array.shape[0] != num_classes:
+        raise InputError(
+            problem(
+                path,
+                expected=f"{num_classes} classes as in dataset.json",
+                found=f"{array.shape[0]}",
+                todo="Was this model trained on another dataset or other labels?",
+            )
+        )
+    try:
+        check_distribution(as_tensor(array, KEY), KEY)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return array
+
+
+def _read_array(path: Path) -> npt.NDArray[Any]:
+    damaged = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
+    try:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise InputError(problem(path, expected="an .npz archive", found="a single .npy array"))
+        with content:
+            if KEY not in content.files:
+                found = ", ".join(f"`{name}`" for name in content.files) or "nothing"
+                raise InputError(problem(path, expected=f"the array `{KEY}`", found=found))
+            array: npt.NDArray[Any] = content[KEY]
+            return array
+    except InputError:
+        raise
+    except damaged as error:
+        found = "an empty file" if path.stat().st_size == 0 else f"a damaged one ({error})"
+        raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT)) from None
+
+
+def _npz_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.name.endswith(".npz") and not f.name.startswith("."))
+
+
+def _check_each_once(cases: list[Prediction]) -> None:
+    folds: dict[str, list[str]] = {}
+    for prediction in cases:
+        folds.setdefault(prediction.case, []).append(prediction.fold)
+    twice = [
+        problem(
+            case,
+            expected="a case in the validation of one fold",
+            found=" and ".join(f"fold_{n}" for n in where),
+            todo="Were the folds trained with different splits, or files left from an older run?",
+        )
+        for case, where in sorted(folds.items())
+        if len(where) > 1
+    ]
+    if twice:
+        raise InputError(*twice)
+
+
+def _check_reader(folder: Path) -> None:
+    plans = folder / "plans.json"
+    if plans.is_file() and read_json(plans).get("image_reader_writer") == "NibabelIOWithReorient":
+        raise InputError(reoriented(plans))
+
+
+def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
+    """nnU-Net's splits, where they can be found: they only tell what is missing."""
+    root = os.environ.get("nnUNet_preprocessed")
+    path = Path(root or ".") / dataset_name / "splits_final.json"
+    if not root or not path.is_file():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    return content if isinstance(content, list) and all(isinstance(s, dict) for s in content) else []
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
