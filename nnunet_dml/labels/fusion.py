@@ -42,8 +42,8 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
         single rater comes back as an exact one-hot map; raters that are all empty give background only.
 
     Raises:
-        ValueError: Unknown method, no rater, maps of a float dtype, shapes that differ, labels that are negative
-            or too large.
+        ValueError: Unknown method, no rater, float maps, shapes that differ, labels that are negative or
+            too large.
         TypeError: A generator.
 
     Weighted fusion follows Wang et al., "Dice Semimetric Losses", MICCAI 2023, section 2.3.
@@ -95,7 +95,7 @@ def majority_vote(
         number of voxels in which two or more labels shared the most votes.
 
     Raises:
-        ValueError: No rater, maps of a float dtype, shapes that differ, labels that are negative or too large.
+        ValueError: No rater, float maps, shapes that differ, labels that are negative or too large.
         TypeError: A generator.
 
     >>> majority_vote(np.array([[0, 1, 2, 2], [0, 2, 2, 1]]))
@@ -119,7 +119,7 @@ def rater_dice(masks: Masks, *, num_classes: int | None = None) -> npt.NDArray[n
         foreground class every rater has 1.
 
     Raises:
-        ValueError: No rater, maps of a float dtype, shapes that differ, labels that are negative or too large.
+        ValueError: No rater, float maps, shapes that differ, labels that are negative or too large.
         TypeError: A generator.
 
     >>> rater_dice(np.array([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]])).round(3)
@@ -143,7 +143,7 @@ def rater_weights(masks: Masks, *, num_classes: int | None = None) -> npt.NDArra
         have no voxel of any class in common with the vote) the weights are 1/R.
 
     Raises:
-        ValueError: No rater, maps of a float dtype, shapes that differ, labels that are negative or too large.
+        ValueError: No rater, float maps, shapes that differ, labels that are negative or too large.
         TypeError: A generator.
 
     >>> rater_weights(np.array([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]])).round(3)
