@@ -14,7 +14,7 @@ _EXAMPLES = """\
 layouts:
   qubiq    SRC/case01/image.nii.gz, SRC/case01/task01_seg01.nii.gz, task01_seg02.nii.gz, ...
   folders  SRC/images/case01.png, SRC/raters/anna/case01.png, SRC/raters/bela/case01.png, ...
-  flat     files named by two patterns with {case} and {rater}; * stands for anything within a name, and a file
+  flat     files named by two patterns with {case} and {rater}; * stands for anything within a name, a file
            that fits both patterns goes to the one with more literal text
 
 Images named <case>_0000.*, <case>_0001.* are the channels of <case>, unless masks are named so too.

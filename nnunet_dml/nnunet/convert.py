@@ -64,7 +64,7 @@ class Conversion:
             f"{self.folder.name}: {len(names)} cases, {len(grids[0].size)}D, {self.ending}",
             f"raters: {len(self.raters)} ({some(self.raters, 12)})",
             "raters per case: " + ", ".join(f"{n} ({count} cases)" for n, count in sorted(per_case.items())),
-            f"channels: {', '.join(self.channel_names)} (the names decide nnU-Net's normalisation: --channel-names)",
+            f"channels: {', '.join(self.channel_names)} (nnU-Net normalises by these names: --channel-names)",
             f"labels: background 0, {', '.join(labels)}",
             *self.notes,
         ]
@@ -77,7 +77,7 @@ class Conversion:
             lines.append(f"ignored: {len(self.ignored)} ({some([path.name for path in self.ignored], 5)})")
         if self.tied_voxels is not None:
             ties = {name: n for name, n in zip(names, self.tied_voxels, strict=True) if n}
-            where = ": " + ", ".join(f"{name} {n}" for name, n in ties.items()) if ties else ""
+            where = f" ({some([f'{name} {n}' for name, n in ties.items()], 5)})" if ties else ""
             lines.append(
                 f"ties, given to the lowest label: {sum(ties.values())} voxels in {len(ties)} cases{where}"
             )

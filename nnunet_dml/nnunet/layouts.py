@@ -1,4 +1,4 @@
-"""Where the images and the raters' masks lie in a folder: the layouts that `nnunet-dml convert raters` knows."""
+"""Where images and raters' masks lie in a folder: the layouts that `nnunet-dml convert raters` knows."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _folders(src: Path) -> Found:
 
 
 def _flat(src: Path, images: str | None, raters: str | None) -> Found:
-    """Images and masks named by patterns. A file that fits both goes to the pattern with more literal text."""
+    """Images and masks named by patterns. A file that fits both goes to the one with more literal text."""
     for option, pattern, needed in (("--images", images, {"case"}), ("--raters", raters, {"case", "rater"})):
         names = set(re.findall(r"\{(\w*)\}", pattern or ""))
         if names != needed:
@@ -221,7 +221,7 @@ def _readable(found: Found, paths: Iterable[Path]) -> list[tuple[str, Path]]:
 def _group(found: Found, images: list[tuple[str, Path]], masked: set[str]) -> dict[str, tuple[Path, ...]]:
     """Image files by case.
 
-    `<case>_0000` is a channel of `<case>`, unless masks are named so too: then the number belongs to the name.
+    `<case>_0000` is a channel of `<case>`, unless masks are named so too: then it is part of the name.
     """
     numbered = re.compile(r"(.+)_(\d{4})")
     named = any(numbered.fullmatch(stem) and stem in masked for stem, _ in images)
@@ -233,7 +233,7 @@ def _group(found: Found, images: list[tuple[str, Path]], masked: set[str]) -> di
 
 
 def _channels(found: Found, paths: dict[Path, int | None]) -> tuple[Path, ...]:
-    """One case's image files in the order of their channels; others than one image or 0000, 0001, … are a problem."""
+    """One case's image files in the order of their channels: one image, or 0000, 0001, … without gaps."""
     numbers = sorted(paths.values(), key=lambda n: -1 if n is None else n)
     if numbers and numbers not in ([None], list(range(len(paths)))):
         names = ", ".join(path.name for path in paths)

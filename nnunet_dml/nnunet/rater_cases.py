@@ -1,7 +1,8 @@
-"""One case of several raters: check its files, then write them as nnU-Net wants them. Runs in worker processes."""
+"""One case of several raters: check its files, write them as nnU-Net wants them. Runs in worker processes."""
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class _Labels:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
-            yield sitk.GetArrayFromImage(read(path))
+            yield sitk.GetArrayFromImage(_read_again(path))
 
 
 def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
@@ -131,7 +132,7 @@ def _inspect_mask(facts: Facts, rater: str, path: Path, image: Path | None, chan
         facts.problems.append(problem(path, expected=error.expected, found=error.found, todo=error.todo))
         return
     if (count := mask.GetNumberOfComponentsPerPixel()) > 1:
-        found = f"{count} ({'RGB or a colour palette' if count == 3 else 'RGBA' if count == 4 else 'a vector image'})"
+        found = f"{count} ({ {3: 'RGB or a colour palette', 4: 'RGBA'}.get(count, 'a vector image') })"
         todo = "Save it as a grey picture of label numbers."
         facts.problems.append(
             problem(path, expected="a mask with one value per pixel", found=found, todo=todo)
@@ -175,7 +176,7 @@ def write_case(case: Case, target: Target) -> int:
         The number of voxels in which labels were tied.
 
     Raises:
-        OSError: A file could not be written or read.
+        OSError: A file could not be written, or was damaged after the check.
     """
     grid = _write_images(case, target)
     raters = target.folder / "ratersTr" / case.name
@@ -183,7 +184,9 @@ def write_case(case: Case, target: Target) -> int:
     dtype = np.min_scalar_type(max(target.labels.values()))
     paths = []
     for rater, path in case.raters.items():
-        source = sitk.GetArrayViewFromImage(mask := read(path))  # the view does not keep the image alive
+        source = sitk.GetArrayViewFromImage(
+            mask := _read_again(path)
+        )  # the view does not keep the image alive
         labels = np.zeros(source.shape, dtype=dtype)
         for value, label in target.labels.items():
             labels[source == value] = label
@@ -199,12 +202,20 @@ def write_case(case: Case, target: Target) -> int:
     return tied
 
 
+def _read_again(path: Path) -> sitk.Image:
+    """Read a file that the check found readable."""
+    try:
+        return read(path)
+    except UnreadableError as error:
+        raise OSError(errno.EIO, f"changed during the conversion, found {error.found}", str(path)) from None
+
+
 def _write_images(case: Case, target: Target) -> Grid:
     """Copy the images, split into channels where they hold several; returns the grid of the first."""
     grid: Grid | None = None
     number = 0
     for path in case.images:
-        image = read(path)
+        image = _read_again(path)
         grid = grid or _grid(image, target.channels_last)
         ending = split_ending(path.name)[1]
         split = target.channels_last or image.GetDimension() == 4
@@ -222,7 +233,7 @@ def _write_images(case: Case, target: Target) -> Grid:
 
 
 def _sidecar(image: Path, dimensions: int) -> str:
-    """The spacing that nnU-Net reads beside a 3D TIFF, as the JSON text of its own; "" where there is none."""
+    """The spacing that nnU-Net reads beside a 3D TIFF, as JSON; "" where there is none."""
     stem, ending = split_ending(image.name)
     if ending not in (".tif", ".tiff") or dimensions != 3:
         return ""

@@ -14,6 +14,7 @@ from nnunet_dml.nnunet.volumes import split_ending
 
 
 def check_names(labels: Mapping[str, int] | None, channel_names: Sequence[str] | None) -> None:
+    """Refuse names and values of labels and channels that nnU-Net could not keep apart."""
     problems = []
     for name, value in (labels or {}).items():
         if name in ("background", "ignore", "") or value < 1:
@@ -102,12 +103,14 @@ def label_values(
 
 
 def default_channels(count: int, picture_channels: int) -> list[str]:
+    """Names for channels that were given none."""
     if picture_channels == count and count in (3, 4):
         return list("RGBA")[:count]
     return ["image"] if count == 1 else [f"channel{i}" for i in range(count)]
 
 
 def task_of(cases: Sequence[Case]) -> int:
+    """The task in the name of a mask of layout qubiq."""
     name = next(iter(cases[0].raters.values())).name
     match = re.match(r"task(\d+)", name)
     return int(match[1]) if match else 1

@@ -18,12 +18,12 @@ def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
     if not match:
         expected = "three digits and a name, such as 501_BrainGrowth"
         raise InputError(problem("--dataset", expected=expected, found=repr(dataset)))
-    if not os.environ.get("nnUNet_raw"):
+    if not os.environ.get("nnUNet_raw"):  # noqa: SIM112
         todo = "Run: export nnUNet_raw=/path/to/nnUNet_raw"
         raise InputError(
             problem("nnUNet_raw", expected="a folder in this variable", found="it is unset", todo=todo)
         )
-    raw = Path(os.environ["nnUNet_raw"])
+    raw = Path(os.environ["nnUNet_raw"])  # noqa: SIM112
     name = f"Dataset{match[1]}_{match[2]}"
     taken = [
         path

@@ -1,8 +1,8 @@
 """Reading, comparing and writing image files with SimpleITK, without its silent failures.
 
-SimpleITK reads a truncated `.nii.gz`, `.nii`, `.gipl`, `.bmp` or multi-page `.tif` as if it were whole, and writes
-the first four on a full disk without an error. So every file is checked for its length when it is read, and
-read back after it is written.
+SimpleITK reads a truncated `.nii.gz`, `.nii`, `.gipl`, `.bmp` or multi-page `.tif` as if it were whole, and
+writes the first four on a full disk without an error. So the length of every file is checked when it is read,
+and what is written is read back.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class UnreadableError(Exception):
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """A file's name without its ending, and the ending in lower case; ("name", "") where nnU-Net cannot read it.
+    """A file's name without its ending, and the ending in lower case; "" where nnU-Net cannot read it.
 
     >>> split_ending("case.1.nii.gz"), split_ending("notes.txt")
     (('case.1', '.nii.gz'), ('notes.txt', ''))
@@ -98,7 +98,7 @@ def read(path: Path) -> sitk.Image:
     """Read an image file.
 
     Raises:
-        UnreadableError: The file is missing, empty, truncated, damaged or of another format than its name says.
+        UnreadableError: The file is missing, empty, truncated, damaged or not of its format.
     """
     kind = split_ending(path.name)[1].lstrip(".")
     expected = f"a readable {kind} file"
@@ -187,7 +187,7 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _missing_bytes(path: Path, kind: str) -> str:
-    """What is wrong with a file's length, for the formats whose truncation SimpleITK does not notice; else ""."""
+    """What is wrong with a file's length, in formats whose truncation SimpleITK overlooks; else ""."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(1024)
