@@ -106,8 +106,8 @@ def read_dataset(folder: Path) -> RawDataset:
         ) from None
     if any(value is None for value in labels.values()):
         raise InputError(
-            f"{path}: region-based models are not supported yet: their channels overlap and do not sum to one, "
-            "so the top label and its calibration are not defined."
+            f"{path}: region-based models are not supported yet: their channels overlap and do not sum to "
+            "one, so the top label and its calibration are not defined."
         )
     if content.get("overwrite_image_reader_writer") == "NibabelIOWithReorient":
         raise InputError(reoriented(path))
@@ -127,8 +127,8 @@ def read_dataset(folder: Path) -> RawDataset:
 def reoriented(path: Path) -> str:
     """The refusal of nnU-Net's one reader that turns the arrays."""
     return (
-        f"{path}: predictions made with NibabelIOWithReorient are not supported yet: their axes are those of the "
-        "reoriented image, not of the files in labelsTr."
+        f"{path}: predictions made with NibabelIOWithReorient are not supported yet: their axes are those of "
+        "the reoriented image, not of the files in labelsTr."
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +65,7 @@ def read_labels(path: Path, *, valid: Collection[int]) -> LabelMap:
         raise InputError(problem(path, expected="a file", found="none"))
     _check_gzip(path)
     try:
-        image = sitk.ReadImage(str(path))
+        image: Any = sitk.ReadImage(str(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else "no reason given"
         found = "an empty file" if path.stat().st_size == 0 else f"one that SimpleITK cannot read ({reason})"
@@ -96,8 +97,15 @@ def read_labels(path: Path, *, valid: Collection[int]) -> LabelMap:
 
 
 def _integers(array: npt.NDArray[np.floating], path: Path) -> npt.NDArray[np.integer]:
-    if not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
+    stored = array
+    if path.name.endswith((".nii", ".nii.gz")):
+        # ITK's NIfTI reader turns NaN and infinity into 0 without a word; nibabel shows what is stored.
+        import nibabel
+
+        image: Any = nibabel.load(path)
+        stored = np.asarray(image.dataobj)
+    count = int((~np.isfinite(stored)).sum())
+    if count:
         raise InputError(problem(path, expected="integer labels", found=f"NaN or infinity in {count} voxels"))
     fractional = array != np.rint(array)
     if fractional.any():
@@ -108,7 +116,7 @@ def _integers(array: npt.NDArray[np.floating], path: Path) -> npt.NDArray[np.int
 
 
 def _check_gzip(path: Path) -> None:
-    """Read a `.gz` to its end: SimpleITK fills what a truncated file lacks with zeros, or fails without a reason."""
+    """Read a `.gz` to its end, so that a truncated file is told from other damage."""
     if path.suffix != ".gz" or path.stat().st_size == 0:
         return
     try:

@@ -231,9 +231,9 @@ def _check_reader(folder: Path) -> None:
 
 def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
     """nnU-Net's splits, where they can be found: they only tell what is missing."""
-    root = os.environ.get("nnUNet_preprocessed")
-    path = Path(root or ".") / dataset_name / "splits_final.json"
-    if not root or not path.is_file():
+    variable = "nnUNet_preprocessed"
+    path = Path(os.environ.get(variable, "")) / dataset_name / "splits_final.json"
+    if not os.environ.get(variable) or not path.is_file():
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

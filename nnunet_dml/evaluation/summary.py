@@ -28,12 +28,12 @@ ALL_CLASSES = "all"
 DEFINITIONS = {
     "hard prediction": "the class with the largest probability; on ties the lowest",
     "dice": "hard prediction against labelsTr",
-    "bdice": "probabilities against the soft reference, both cut at each threshold (value >= threshold), mean of the Dice",
-    "ece": "top label, all voxels, against labelsTr; bins [k/n, (k+1)/n) with 1 in the last; one value per image",
+    "bdice": "probabilities against the soft reference, mean Dice of both cut at value >= threshold",
+    "ece": "top label, all voxels, per image, against labelsTr; bins [k/n, (k+1)/n), 1 in the last",
     "ece_pooled": "the same from the voxels of all cases together",
     "volume_bias": "(sum of probabilities - sum of the soft reference) / sum of the soft reference",
     "mean": "over the cases in which the value is defined, then over the foreground classes",
-    "empty masks": f"Dice of two empty masks is {BOTH_EMPTY:g}; volume bias against an empty reference is undefined",
+    "empty masks": f"Dice of two is {BOTH_EMPTY:g}; volume bias against an empty reference is undefined",
 }
 
 
@@ -143,11 +143,11 @@ def table(summary: dict[str, Any], notes: Sequence[str]) -> str:
     who = f"{span['min']}" if span["min"] == span["max"] else f"{span['min']} to {span['max']}"
     lines += [
         "",
-        "Per cent; means over cases. Dice and ECE against labelsTr, BDice and volume bias against the soft reference:",
-        f"{raters['soft_reference']} ({who} per case).",
-        f"Empty masks decided {empty['dice_decided_by_policy']} of {empty['pairs_of_case_and_class']} Dice values and "
-        f"{empty['bdice_thresholds_decided_by_policy']} of {empty['bdice_thresholds']} thresholds (both empty: {BOTH_EMPTY:g}); "
-        f"volume bias undefined {empty['volume_bias_undefined']} times.",
+        "Per cent; means over cases. Dice and ECE: against labelsTr. BDice and volume bias: against",
+        f"{raters['soft_reference']} ({who} raters per case).",
+        f"Empty masks decided {empty['dice_decided_by_policy']} of {empty['pairs_of_case_and_class']} Dice "
+        f"values and {empty['bdice_thresholds_decided_by_policy']} of {empty['bdice_thresholds']} thresholds "
+        f"(both empty: {BOTH_EMPTY:g}); volume bias undefined {empty['volume_bias_undefined']} times.",
     ]
     for key, text in (
         ("cases_without_raters", "without raters"),
