@@ -15,9 +15,9 @@ from torch import Tensor
 
 from nnunet_dml.losses._cardinalities import Cardinalities, Overlap, assemble, working_dtype
 
-# Elements of a piece. On the CPU the intermediate arrays of a piece stay in the cache; on an accelerator
-# pieces only bound the memory, and small ones would cost launches.
-PIECE_CPU = 1 << 16
+# Elements of a piece. On the CPU the intermediate arrays of a piece stay near the cache, yet there are few enough
+# pieces that waiting for a busy machine's threads does not add up; on an accelerator they only bound the memory.
+PIECE_CPU = 1 << 20
 PIECE_ACCELERATOR = 1 << 25
 
 

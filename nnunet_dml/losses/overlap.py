@@ -140,9 +140,8 @@ def compatible_tversky_loss(
         target: y, of the same shape and range.
         alpha: Weight of false positives, at least 0.
         beta: Weight of false negatives, at least 0.
-        gamma: The paper's γ, at least 1: the loss of each class is raised to 1/γ (not to γ, as some code does).
-            Above 1 its slope grows without bound towards `probs` = `target`; at that point it is taken to be
-            0.
+        gamma: The paper's γ, at least 1: the loss of each class is raised to 1/γ, not to γ as in some code.
+            Above 1 its slope grows without bound towards `probs` = `target`, where it is taken to be 0.
         reduction: "batch" sums over the batch first, "image" averages over images.
         smooth: Added to numerator and denominator, at least 0, in voxels.
         mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
