@@ -16,11 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Become nnUNetv2_train."""
+    """Run nnU-Net's command in this process."""
     os.environ[VARIABLE] = plugin_path()
-    import sys
+    from nnunet_dml.nnunet.stock_commands import nnunetv2_train
 
-    from nnunetv2.run.run_training import run_training_entry
-
-    sys.argv = ["nnUNetv2_train", *args.arguments]
-    run_training_entry()
+    nnunetv2_train(args.arguments)

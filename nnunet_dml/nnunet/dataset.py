@@ -37,7 +37,8 @@ class StackedChannels:
 
     def __getitem__(self, index: Any) -> np.ndarray:
         """Read a region of all channels."""
-        if isinstance(index, tuple) and index and index[0] != slice(None):
+        channels = index[0] if isinstance(index, tuple) and index else index
+        if channels != slice(None):
             raise IndexError("the channels cannot be sliced apart")
         return np.concatenate([np.asarray(part[index]).astype(np.int16) for part in self._parts])
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml.labels.fusion import fuse
+from nnunet_dml.labels.fusion import FUSIONS, fuse
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
 from nnunet_dml.nnunet import soft_maps
 
@@ -169,6 +169,9 @@ def preprocess(
     Raises:
         InputError: Folders, plans, cases or raters are missing or bad; all of them are named.
     """
+    for fusion in fusions:
+        if fusion not in FUSIONS:
+            raise InputError(problem(f"--fusion {fusion}", expected=f"one of {', '.join(FUSIONS)}", found=fusion))
     raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
     preprocessed = environment_folder("nnUNet_preprocessed") / raw.name
     plans_file = preprocessed / f"{plans_name}.json"

@@ -27,7 +27,7 @@ def clean_refusal() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
-class nnUNetTrainerConfigured(nnUNetTrainer):  # noqa: N801 (nnU-Net's way of naming trainers)
+class nnUNetTrainerConfigured(nnUNetTrainer):
     """nnU-Net's own trainer, loss and labels, with the options `training.*` of the plans.
 
     The baseline to compare the other trainers with: the same schedule, seed and plans, nothing else changed.

@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 
 
-class nnUNetTrainerDML(SoftLabelTrainer):  # noqa: N801 (nnU-Net's way of naming trainers)
+class nnUNetTrainerDML(SoftLabelTrainer):
     """Cross-entropy and the Dice semimetric loss (Wang et al., MICCAI 2023)."""
 
     default_options: ClassVar[dict[str, Any]] = {"loss": {"overlap": "dml"}}
 
 
-class nnUNetTrainerJML(SoftLabelTrainer):  # noqa: N801
+class nnUNetTrainerJML(SoftLabelTrainer):
     """Cross-entropy and the Jaccard metric loss (Wang et al., NeurIPS 2023)."""
 
     default_options: ClassVar[dict[str, Any]] = {"loss": {"overlap": "jml"}}
 
 
-class nnUNetTrainerCTL(SoftLabelTrainer):  # noqa: N801
+class nnUNetTrainerCTL(SoftLabelTrainer):
     """Cross-entropy and the compatible Tversky loss (Wang et al., NeurIPS 2023); focal with loss.gamma > 1."""
 
     default_options: ClassVar[dict[str, Any]] = {"loss": {"overlap": "ctl"}}

@@ -1,0 +1,66 @@
+"""Options in the plans: typed, checked, merged over the trainer's defaults."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunet_dml._checks import InputError
+from nnunet_dml.nnunet.options import Options, listing, merge, parse_assignments, validate
+
+
+def test_the_default_keeps_the_papers_ratio_at_nnunets_total():
+    loss = Options().loss
+    assert (loss.weight_ce, loss.weight_overlap) == (0.5, 1.5)
+    assert loss.weight_overlap / loss.weight_ce == 3
+    assert loss.weight_ce + loss.weight_overlap == 2
+
+
+def test_assignments_are_typed_and_nested():
+    parsed = parse_assignments(["training.epochs=30", "loss.deep_supervision=false", "training.seed=none", "loss.gamma=2"])
+    assert parsed == {"training": {"epochs": 30, "seed": None}, "loss": {"deep_supervision": False, "gamma": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("loss.weigth_ce=1", "Valid|name of .*loss.weight_ce"),
+        ("epochs", "expected name=value"),
+        ("training.epochs=0", "bad value '0' of training.epochs"),
+        ("training.epochs=many", "bad value 'many' of training.epochs"),
+        ("labels.source=stapel", "labels.source.*'uniform'"),
+        ("loss.gamma=0.5", "greater than or equal to 1"),
+        ("loss.variant=3", "loss.variant"),
+        ("loss.weight_ce=nan", "loss.weight_ce"),
+        ("loss.weight_ce=-1", "loss.weight_ce"),
+    ],
+)
+def test_bad_assignments_are_refused_with_the_valid_ones(assignment, words):
+    with pytest.raises(InputError, match=words):
+        parse_assignments([assignment])
+
+
+def test_all_bad_assignments_are_listed_together():
+    with pytest.raises(InputError) as error:
+        parse_assignments(["a=1", "b=2", "training.epochs=3"])
+    assert len(error.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [{"loss": {"weight_ce": 0, "weight_overlap": 0}}, {"loss": {"overlap": "ctl", "alpha": 0, "beta": 0}}, {"los": {}}],
+)
+def test_options_that_cannot_train_are_refused(groups):
+    with pytest.raises(InputError, match="plans p"):
+        validate(groups, where="plans p")
+
+
+def test_later_groups_win_and_inputs_stay():
+    first = {"loss": {"overlap": "jml", "gamma": 2.0}}
+    assert merge(first, {"loss": {"overlap": "dml"}}) == {"loss": {"overlap": "dml", "gamma": 2.0}}
+    assert first == {"loss": {"overlap": "jml", "gamma": 2.0}}
+
+
+def test_every_option_is_explained():
+    rows = listing()
+    assert {"labels.source", "loss.weight_ce", "training.epochs"} <= {name for name, *_ in rows}
+    assert all(len(description) > 10 for *_, description in rows)
