@@ -15,7 +15,16 @@ import SimpleITK as sitk
 from nnunet_dml._checks import problem
 from nnunet_dml.labels import majority_vote
 from nnunet_dml.nnunet.layouts import Case
-from nnunet_dml.nnunet.volumes import PICTURES, TOLERANCE, Grid, UnreadableError, read, split_ending, write
+from nnunet_dml.nnunet.volumes import (
+    PICTURES,
+    TOLERANCE,
+    Grid,
+    UnreadableError,
+    count_not_finite,
+    read,
+    split_ending,
+    write,
+)
 
 
 @dataclass
@@ -92,8 +101,7 @@ def _image_trouble(image: sitk.Image, path: Path, channels_last: bool) -> tuple[
         return "the channels as last of at most 4 axes", "5", "Leave --channels-last out."
     if ending == ".tiff" and dimensions == 2:
         return "a 3D image, as nnU-Net reads .tiff", "a 2D one", "Rename the images to .tif."
-    array = sitk.GetArrayViewFromImage(image)
-    if array.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(array)))):
+    if bad := count_not_finite(path, image):
         return "finite intensities", f"{bad} that are NaN or infinite", "Replace them by a meaningful value."
     return None
 
@@ -142,14 +150,13 @@ def _inspect_mask(facts: Facts, rater: str, path: Path, image: Path | None, chan
         facts.problems += _misfits(facts.grid, image, Grid.of(mask), path, "mask")
     array = sitk.GetArrayViewFromImage(mask)
     if array.dtype.kind == "f":
-        whole = np.isfinite(array)
-        if not whole.all():
-            found = f"{np.count_nonzero(~whole)} voxels that are NaN or infinite"
+        if bad := count_not_finite(path, mask):
+            found = f"{bad} voxels that are NaN or infinite"
             todo = "Replace them by a label; 0 is the background."
             facts.problems.append(problem(path, expected="whole numbers as labels", found=found, todo=todo))
             return
-        if (bad := array[array != np.rint(array)]).size:
-            found = f"{bad.size} fractions such as {bad.flat[0]:.6g}"
+        if (broken := array[array != np.rint(array)]).size:
+            found = f"{broken.size} fractions such as {broken.flat[0]:.6g}"
             todo = "Masks of single raters hold label numbers; threshold or round the map first."
             facts.problems.append(problem(path, expected="whole numbers as labels", found=found, todo=todo))
             return
@@ -226,10 +233,17 @@ def _write_images(case: Case, target: Target) -> Grid:
             if split or vectors or ending != target.ending:
                 write(np.ascontiguousarray(channel), grid, to)
             else:
-                shutil.copyfile(path, to)
+                _copy(path, to)
             number += 1
     assert grid is not None
     return grid
+
+
+def _copy(path: Path, to: Path) -> None:
+    try:
+        shutil.copyfile(path, to)
+    except OSError as error:  # shutil names the source, also where the target's disk is full
+        raise OSError(error.errno, error.strerror, str(to)) from None
 
 
 def _sidecar(image: Path, dimensions: int) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -112,8 +113,8 @@ def read(path: Path) -> sitk.Image:
         raise UnreadableError(f"a whole {kind} file", missing, "Copy it again from its source.")
     with _quiet() as said:
         try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
+            image = _read_bmp(path) if kind == "bmp" else sitk.ReadImage(str(path))
+        except (RuntimeError, OSError, ValueError) as error:
             raise UnreadableError(expected, _reason(error, path), "Copy or export it again.") from None
         noise = said()
     if kind in ("tif", "tiff") and re.search(r"Failed to read directory|IO error", noise):
@@ -125,6 +126,33 @@ def read(path: Path) -> sitk.Image:
                 f"{256 + voxels} bytes", f"{path.stat().st_size}", "Copy it again from its source."
             )
     return image
+
+
+def count_not_finite(path: Path, image: sitk.Image) -> int:
+    """How many values of a file are NaN or infinite.
+
+    The image that was read does not tell for NIfTI: ITK replaces them by 0 without a word.
+    """
+    array = sitk.GetArrayViewFromImage(image)
+    if array.dtype.kind != "f":
+        return 0
+    count = int(np.count_nonzero(~np.isfinite(array)))
+    if not split_ending(path.name)[1].startswith(".nii"):
+        return count
+    with _open(path) as file:
+        header = _nifti_header(file.read(1024))
+        if header is None or header.dtype.kind != "f":
+            return count
+        file.seek(header.offset)
+        count = 0
+        left = header.end - header.offset
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            left -= len(chunk)
+            values = np.frombuffer(
+                chunk[: len(chunk) // header.dtype.itemsize * header.dtype.itemsize], header.dtype
+            )
+            count += int(np.count_nonzero(~np.isfinite(values)))
+    return count
 
 
 def write(array: np.ndarray, grid: Grid, path: Path) -> None:
@@ -196,39 +224,60 @@ def _missing_bytes(path: Path, kind: str) -> str:
         return f"{size} of {wanted} bytes" if size < wanted else ""
     if not kind.startswith("nii"):
         return ""
-    if head[:2] == b"\x1f\x8b":
-        try:
-            with gzip.open(path) as file:
-                head = file.read(1024)
-                size = len(head)
-                while chunk := file.read(1 << 20):
-                    size += len(chunk)
-        except EOFError:
-            return "a truncated gzip stream"
-        except (gzip.BadGzipFile, zlib.error) as error:
-            return f"a damaged gzip stream ({error})"
-    wanted = _nifti_bytes(head)
-    return f"{size} of {wanted} bytes" if size < wanted else ""
+    try:
+        with _open(path) as file:
+            head = file.read(1024)
+            size = len(head)
+            while chunk := file.read(1 << 20):
+                size += len(chunk)
+    except EOFError:
+        return "a truncated gzip stream"
+    except (gzip.BadGzipFile, zlib.error) as error:
+        return f"a damaged gzip stream ({error})"
+    header = _nifti_header(head)
+    return f"{size} of {header.end} bytes" if header and size < header.end else ""
 
 
-def _nifti_bytes(head: bytes) -> int:
-    """How long a NIfTI file has to be by its header; 0 where this is no NIfTI header."""
+def _open(path: Path) -> IO[bytes]:
+    """Open a file, unpacked if it is gzipped whatever its name says, as ITK does."""
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+
+
+def _read_bmp(path: Path) -> sitk.Image:
+    """A BMP as nnU-Net reads it: ITK takes every grey picture with a palette for RGB."""
+    from skimage import io
+
+    array = io.imread(path)
+    return sitk.GetImageFromArray(
+        array.astype(np.uint8) if array.dtype == bool else array, isVector=array.ndim == 3
+    )
+
+
+class _NiftiHeader(NamedTuple):
+    offset: int  # of the first voxel
+    end: int  # behind the last
+    dtype: np.dtype
+
+
+def _nifti_header(head: bytes) -> _NiftiHeader | None:
+    """Where the voxels lie in a NIfTI file, by its first bytes."""
     with suppress(struct.error, ValueError, OverflowError):
         for order in "<>":
             kind = struct.unpack_from(order + "i", head)[0]
             if kind == 348:
                 dims = struct.unpack_from(order + "8h", head, 40)
-                bits, offset = (
-                    struct.unpack_from(order + "h", head, 72)[0],
-                    struct.unpack_from(order + "f", head, 108)[0],
-                )
+                code, bits = struct.unpack_from(order + "2h", head, 70)
+                offset = struct.unpack_from(order + "f", head, 108)[0]
             elif kind == 540:
                 dims = struct.unpack_from(order + "8q", head, 16)
-                bits, offset = (
-                    struct.unpack_from(order + "h", head, 14)[0],
-                    struct.unpack_from(order + "q", head, 168)[0],
-                )
+                code, bits = struct.unpack_from(order + "2h", head, 12)
+                offset = struct.unpack_from(order + "q", head, 168)[0]
             else:
                 continue
-            return int(offset) + math.prod(max(d, 1) for d in dims[1 : 1 + dims[0]]) * bits // 8
-    return 0
+            # the type matters for plain floats only: 16 and 64 in the standard
+            dtype = np.dtype(f"{order}f{bits // 8}") if code in (16, 64) else np.dtype("u1")
+            count = math.prod(max(size, 1) for size in dims[1 : 1 + dims[0]])
+            return _NiftiHeader(int(offset), int(offset) + count * bits // 8, dtype)
+    return None

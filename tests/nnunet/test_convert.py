@@ -1,0 +1,344 @@
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_dml._checks import InputError
+from nnunet_dml.labels import majority_vote
+from nnunet_dml.nnunet.convert import convert_raters
+from tests.nnunet.convert_helpers import ORIGIN, SPACING, folders_source, load, masks, save, tree
+
+NAME = "Dataset501_Test"
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    return folder
+
+
+@pytest.fixture
+def src(tmp_path):
+    folder = tmp_path / "src"
+    folder.mkdir()
+    return folder
+
+
+def convert(src, **options):
+    return convert_raters(src, **{"dataset": "501_Test", "layout": "folders", "processes": 1} | options)
+
+
+def dataset_json(raw):
+    return json.loads((raw / NAME / "dataset.json").read_text())
+
+
+class TestWritten:
+    @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+    def test_3d(self, raw, src, ending):
+        made = folders_source(src, ending=ending, shape=(4, 6, 5), labels=3)
+        result = convert(src)
+        out = raw / NAME
+        ties = {}
+        for case, each in made.items():
+            image = out / "imagesTr" / f"{case}_0000{ending}"
+            assert image.read_bytes() == (src / "images" / f"{case}{ending}").read_bytes()
+            vote, ties[case] = majority_vote(each, num_classes=3)
+            np.testing.assert_array_equal(load(out / "labelsTr" / f"{case}{ending}"), vote)
+            reference = sitk.ReadImage(str(image))
+            for rater, mask in zip(("r1", "r2", "r3"), each, strict=True):
+                path = out / "ratersTr" / case / f"{rater}{ending}"
+                np.testing.assert_array_equal(load(path), mask)
+                written = sitk.ReadImage(str(path))
+                assert written.GetPixelID() == sitk.sitkUInt8
+                assert written.GetSpacing() == reference.GetSpacing()
+                assert written.GetOrigin() == reference.GetOrigin()
+                assert written.GetDirection() == reference.GetDirection()
+        assert all(ties.values())
+        assert result.tied_voxels == [ties["a"], ties["b"]]
+        block = dataset_json(raw)
+        assert block["labels"] == {"background": 0, "label1": 1, "label2": 2}
+        assert block["channel_names"] == {"0": "image"}
+        assert (block["numTraining"], block["file_ending"]) == (2, ending)
+        assert block["nnunet_dml"]["raters"] == ["r1", "r2", "r3"]
+        assert block["nnunet_dml"]["format"] == 1
+        assert block["nnunet_dml"]["cases"]["a"] == {
+            "raters": ["r1", "r2", "r3"],
+            "source": {
+                "images": [f"images/a{ending}"],
+                "raters": {r: f"raters/{r}/a{ending}" for r in ("r1", "r2", "r3")},
+            },
+            "tied_voxels": ties["a"],
+        }
+        assert str(src) not in (raw / NAME / "dataset.json").read_text()
+        assert [p.name for p in raw.iterdir()] == [NAME]
+
+    def test_oblique_direction_survives(self, raw, src):
+        c, s = np.cos(0.3), np.sin(0.3)
+        direction = (c, -s, 0, s, c, 0, 0, 0, 1)
+        save(src / "images/a.nii.gz", np.zeros((3, 4, 5), np.int16), direction=direction)
+        save(src / "raters/r/a.nii.gz", np.ones((3, 4, 5), np.uint8), direction=direction)
+        convert(src)
+        image = sitk.ReadImage(str(raw / NAME / "imagesTr/a_0000.nii.gz"))
+        mask = sitk.ReadImage(str(raw / NAME / "labelsTr/a.nii.gz"))
+        np.testing.assert_allclose(image.GetDirection(), direction, atol=1e-6)
+        np.testing.assert_allclose(mask.GetDirection(), image.GetDirection(), atol=1e-7)
+
+    def test_4d_is_split_into_channels(self, raw, src):
+        image = np.random.default_rng(0).normal(size=(2, 4, 6, 5)).astype(np.float32)
+        save(src / "images/a.nii.gz", image)
+        save(src / "raters/r1/a.nii.gz", masks(1, (4, 6, 5))[0])
+        convert(src, channel_names=["T1", "T2"])
+        for c in range(2):
+            path = raw / NAME / "imagesTr" / f"a_{c:04d}.nii.gz"
+            np.testing.assert_array_equal(load(path), image[c])
+            assert sitk.ReadImage(str(path)).GetSpacing() == SPACING
+            assert sitk.ReadImage(str(path)).GetOrigin() == ORIGIN
+        assert dataset_json(raw)["channel_names"] == {"0": "T1", "1": "T2"}
+
+    def test_vector_image_is_split(self, raw, src):
+        image = np.random.default_rng(0).integers(0, 99, (4, 6, 5, 3)).astype(np.int16)
+        save(src / "images/a.nrrd", image, vector=True)
+        save(src / "raters/r1/a.nrrd", masks(1, (4, 6, 5))[0])
+        convert(src)
+        for c in range(3):
+            np.testing.assert_array_equal(load(raw / NAME / "imagesTr" / f"a_{c:04d}.nrrd"), image[..., c])
+
+    def test_channels_last(self, raw, src):
+        image = np.random.default_rng(0).integers(0, 99, (2, 6, 5)).astype(np.int16)
+        save(src / "images/a.nii.gz", image)
+        save(src / "raters/r1/a.nii.gz", masks(1, (6, 5))[0])
+        with pytest.raises(InputError, match="use --channels-last"):
+            convert(src)
+        convert(src, channels_last=True)
+        for c in range(2):
+            np.testing.assert_array_equal(load(raw / NAME / "imagesTr" / f"a_{c:04d}.nii.gz"), image[c])
+
+    @pytest.mark.parametrize("raters_marked_numbers", [False, True])
+    def test_numbered_images(self, raw, src, raters_marked_numbers):
+        """`a_0000` is a channel, unless the raters marked `a_0000` itself."""
+        for c in range(2):
+            save(src / "images" / f"a_{c:04d}.nii.gz", np.full((6, 5), c, np.uint8))
+        for name in ("a_0000", "a_0001") if raters_marked_numbers else ("a",):
+            save(src / "raters/r1" / f"{name}.nii.gz", np.eye(6, 5, dtype=np.uint8))
+        result = convert(src)
+        if raters_marked_numbers:
+            assert [case.name for case in result.cases] == ["a_0000", "a_0001"]
+            assert (load(raw / NAME / "imagesTr/a_0001_0000.nii.gz") == 1).all()
+        else:
+            assert [case.name for case in result.cases] == ["a"]
+            assert (load(raw / NAME / "imagesTr/a_0001.nii.gz") == 1).all()
+            assert dataset_json(raw)["channel_names"] == {"0": "channel0", "1": "channel1"}
+
+    def test_rgb_png_stays_one_file(self, raw, src):
+        image = np.random.default_rng(0).integers(0, 255, (6, 5, 3)).astype(np.uint8)
+        save(src / "images/a.png", image, vector=True)
+        save(src / "raters/r1/a.png", masks(1, (6, 5))[0] * 255)
+        convert(src)
+        assert sorted(p.name for p in (raw / NAME / "imagesTr").iterdir()) == ["a_0000.png"]
+        assert dataset_json(raw)["channel_names"] == {"0": "R", "1": "G", "2": "B"}
+
+    def test_masks_of_another_format(self, raw, src):
+        mask = masks(1, (6, 5))[0]
+        save(src / "images/a.nii.gz", np.zeros((6, 5), np.uint8))
+        save(src / "raters/r1/a.png", mask)
+        save(src / "raters/r2/a.mha", mask.astype(np.float64))
+        convert(src)
+        for rater in ("r1", "r2"):
+            path = raw / NAME / "ratersTr/a" / f"{rater}.nii.gz"
+            np.testing.assert_array_equal(load(path), mask)
+            assert sitk.ReadImage(str(path)).GetSpacing() == SPACING[:2]
+
+    def test_2d_nii_becomes_nii_gz(self, raw, src):
+        """nnU-Net reads .nii with nibabel, in 3D only."""
+        made = folders_source(src, ending=".nii", cases=("a",))
+        convert(src)
+        assert dataset_json(raw)["file_ending"] == ".nii.gz"
+        assert (raw / NAME / "imagesTr/a_0000.nii.gz").read_bytes()[:2] == b"\x1f\x8b"
+        np.testing.assert_array_equal(load(raw / NAME / "ratersTr/a/r1.nii.gz"), made["a"][0])
+
+    def test_3d_tiff_with_spacing(self, raw, src):
+        made = folders_source(src, ending=".tif", cases=("a",), shape=(4, 6, 5))
+        (src / "images/a.json").write_text('{"spacing": [3, 0.5, 0.5]}')
+        convert(src)
+        np.testing.assert_array_equal(load(raw / NAME / "ratersTr/a/r2.tif"), made["a"][1])
+        for name in ("imagesTr/a.json", "labelsTr/a.json", "ratersTr/a/r1.json"):
+            assert json.loads((raw / NAME / name).read_text()) == {"spacing": [3, 0.5, 0.5]}
+
+    def test_missing_raters_single_rater_and_empty_case_are_named(self, raw, src):
+        for case in ("full", "lone", "void"):
+            save(src / "images" / f"{case}.png", np.zeros((6, 5), np.uint8))
+        for rater in ("r1", "r2"):
+            save(src / "raters" / rater / "full.png", np.eye(6, 5, dtype=np.uint8))
+            save(src / "raters" / rater / "void.png", np.zeros((6, 5), np.uint8))
+        save(src / "raters/r2/lone.png", np.eye(6, 5, dtype=np.uint8))
+        text = "\n".join(convert(src).summary())
+        assert "cases with a single rater: 1 (lone)" in text
+        assert "cases left empty by all raters: 1 (void)" in text
+        assert "raters per case: 1 (1 cases), 2 (2 cases)" in text
+        assert sorted(p.name for p in (raw / NAME / "ratersTr/lone").iterdir()) == ["r2.png"]
+        np.testing.assert_array_equal(load(raw / NAME / "labelsTr/lone.png"), np.eye(6, 5))
+        assert not load(raw / NAME / "labelsTr/void.png").any()
+
+    def test_same_bytes_again_and_with_workers(self, raw, src):
+        folders_source(src, shape=(4, 6, 5))
+        convert(src)
+        first = tree(raw)
+        assert len(first) == 2 * 5 + 1
+        convert(src, overwrite=True, processes=2)
+        assert tree(raw) == first
+
+    def test_dry_run_writes_nothing(self, raw, src):
+        folders_source(src)
+        raw.rmdir()
+        result = convert(src, dry_run=True)
+        assert not raw.exists()
+        assert result.tied_voxels is None
+        assert f"{NAME}: 2 cases, 2D, .nii.gz" in result.summary()
+        assert "raters: 3 (r1, r2, r3)" in result.summary()
+
+    def test_stale_folders_of_killed_runs_go(self, raw, src):
+        folders_source(src)
+        stale = [raw / f".tmp-abcd_123-{NAME}", raw / ".old-abcd1234" / NAME]
+        others = [raw / ".tmp-abcd_123-Dataset502_Test", raw / ".old-abcd1234x" / "Dataset502_Test"]
+        for folder in stale + others:
+            (folder / "imagesTr").mkdir(parents=True)
+        convert(src)
+        assert not any(folder.exists() for folder in stale)
+        assert all(folder.exists() for folder in others)
+
+
+class TestLabels:
+    def source(self, src, *values, dtype=np.uint8):
+        for rater, value in enumerate(values):
+            mask = np.zeros((6, 5), dtype)
+            mask[rater] = value
+            save(src / f"raters/r{rater}/a.nii.gz", mask)
+        save(src / "images/a.nii.gz", np.zeros((6, 5), np.uint8))
+
+    def test_named_values_are_renumbered_in_their_order(self, raw, src):
+        self.source(src, 7, 3)
+        convert(src, labels={"edema": 7, "tumour": 3})
+        assert dataset_json(raw)["labels"] == {"background": 0, "edema": 1, "tumour": 2}
+        assert dataset_json(raw)["nnunet_dml"]["source_values"] == {"edema": 7, "tumour": 3}
+        assert load(raw / NAME / "ratersTr/a/r0.nii.gz").max() == 1
+        assert load(raw / NAME / "ratersTr/a/r1.nii.gz").max() == 2
+
+    def test_0_and_255(self, raw, src):
+        self.source(src, 255, 0)
+        assert "values 0 and 255 in 8-bit files read as 0 and 1" in convert(src).summary()
+        assert load(raw / NAME / "ratersTr/a/r0.nii.gz").max() == 1
+
+    def test_255_in_16_bit_files_needs_a_name(self, raw, src):
+        self.source(src, 255, dtype=np.int16)
+        with pytest.raises(InputError, match=r"found 0, 255 .*a.nii.gz.* --labels name1=255"):
+            convert(src)
+        convert(src, labels={"cell": 255})
+        assert load(raw / NAME / "labelsTr/a.nii.gz").max() == 1
+
+    def test_gaps(self, raw, src):
+        self.source(src, 1, 3)
+        with pytest.raises(InputError, match=r"without gaps.*found 0, 1, 3 .*--labels name1=1 name2=3"):
+            convert(src)
+
+    def test_mixed_0_1_and_0_255(self, raw, src):
+        self.source(src, 1, 255)
+        with pytest.raises(
+            InputError, match=r"found 0, 1, 255 \(1 in 1 masks, e.g. .*r0/a.nii.gz; 255 in 1 masks"
+        ):
+            convert(src)
+
+    def test_nothing_marked_anywhere(self, raw, src):
+        self.source(src, 0, 0)
+        with pytest.raises(InputError, match="found 0 only"):
+            convert(src)
+        text = convert(src, labels={"tumour": 1}).summary()
+        assert "note: no mask has label tumour (1)" in text
+
+    def test_value_that_was_not_named(self, raw, src):
+        self.source(src, 1, 2, 2)
+        with pytest.raises(InputError) as caught:
+            convert(src, labels={"tumour": 1})
+        assert len(caught.value.problems) == 2
+        assert "r1/a.nii.gz: expected the values 0, 1 of --labels, found 0, 2." in caught.value.problems[0]
+
+    def test_more_labels_than_8_bits(self, raw, src):
+        mask = np.arange(300, dtype=np.int32).reshape(15, 20)
+        save(src / "raters/r/a.nii.gz", mask)
+        save(src / "images/a.nii.gz", np.zeros((15, 20), np.uint8))
+        convert(src)
+        np.testing.assert_array_equal(load(raw / NAME / "labelsTr/a.nii.gz"), mask)
+        assert sitk.ReadImage(str(raw / NAME / "labelsTr/a.nii.gz")).GetPixelID() == sitk.sitkUInt16
+
+
+class TestLayouts:
+    def qubiq(self, src, tasks=(1,), image="image.nii.gz"):
+        for case in ("case01", "case02"):
+            save(src / case / image, np.zeros((6, 5), np.float32))
+            for task in tasks:
+                for rater, mask in enumerate(masks(3, (6, 5), seed=task), start=1):
+                    save(src / case / f"task{task:02d}_seg{rater:02d}.nii.gz", mask)
+
+    def test_qubiq(self, raw, src):
+        self.qubiq(src, tasks=(1, 2))
+        with pytest.raises(InputError, match=r"expected one task, found tasks 1, 2. Choose one with --task"):
+            convert(src, layout="qubiq")
+        with pytest.raises(InputError, match=r"--task: expected one of 1, 2 .*found 3"):
+            convert(src, layout="qubiq", task=3)
+        convert(src, layout="qubiq", task=2)
+        assert dataset_json(raw)["labels"] == {"background": 0, "task02": 1}
+        assert dataset_json(raw)["nnunet_dml"]["raters"] == ["seg01", "seg02", "seg03"]
+        expected = masks(3, (6, 5), seed=2)[1]
+        np.testing.assert_array_equal(load(raw / NAME / "ratersTr/case02/seg02.nii.gz"), expected)
+
+    def test_qubiq_with_one_task_needs_no_option(self, raw, src):
+        self.qubiq(src, tasks=(4,))
+        convert(src, layout="qubiq")
+        assert "task04" in dataset_json(raw)["labels"]
+
+    def test_flat(self, raw, src):
+        """A case's name may contain the separator; the image also fits the masks' pattern."""
+        each = masks(2, (6, 5))
+        for case in ("p_1", "p_2"):
+            save(src / f"{case}_img.png", np.zeros((6, 5), np.uint8))
+            for rater, mask in zip(("dr_x", "y"), each, strict=True):
+                save(src / f"{case}_{rater}.png", mask)
+        (src / "readme.txt").write_text("notes")
+        result = convert(src, layout="flat", images="{case}_img.png", raters="{case}_{rater}.png")
+        assert [(case.name, sorted(case.raters)) for case in result.cases] == [
+            (f"p_{i}", ["dr_x", "y"]) for i in (1, 2)
+        ]
+        np.testing.assert_array_equal(load(raw / NAME / "ratersTr/p_2/dr_x.png"), each[0])
+        assert any(line.startswith("ignored: 1 (readme.txt)") for line in result.summary())
+
+    def test_flat_with_folders_and_stars(self, raw, src):
+        save(src / "x/scan_a.nii.gz", np.zeros((6, 5), np.uint8))
+        save(src / "y/ann/a-v2.nii.gz", masks(1, (6, 5))[0])
+        convert(src, layout="flat", images="x/scan_{case}.*", raters="y/{rater}/{case}-*.nii.gz")
+        assert (raw / NAME / "ratersTr/a/ann.nii.gz").is_file()
+
+    def test_flat_ambiguous_name(self, raw, src):
+        for case in ("a", "a_b"):
+            save(src / f"{case}_img.png", np.zeros((6, 5), np.uint8))
+            save(src / f"{case}_r.png", masks(1, (6, 5))[0])
+        save(src / "a_b_c.png", masks(1, (6, 5))[0])
+        with pytest.raises(
+            InputError, match=r"a_b_c.png: .*found case a by rater b_c or case a_b by rater c"
+        ):
+            convert(src, layout="flat", images="{case}_img.png", raters="{case}_{rater}.png")
+
+    @pytest.mark.parametrize(
+        ("images", "raters", "message"),
+        [
+            (None, "{case}_{rater}.png", r"--images: expected a pattern with \{case\}, found None"),
+            ("{case}.png", "{case}.png", r"--raters: expected a pattern with \{case\} and \{rater\}"),
+            ("{case}{mod}.png", "{case}_{rater}.png", "--images: expected a pattern"),
+        ],
+    )
+    def test_flat_patterns(self, raw, src, images, raters, message):
+        with pytest.raises(InputError, match=message):
+            convert(src, layout="flat", images=images, raters=raters)
