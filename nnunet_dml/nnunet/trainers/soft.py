@@ -94,7 +94,7 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         message = "Training on nnU-Net's hard labels."
         if self.soft:
             with clean_refusal():
-                share = soft_maps.check_for_training(self, [case for keys in self.do_split() for case in keys])
+                share = soft_maps.check_for_training(self, sorted({case for keys in self.do_split() for case in keys}))
             message = f"Training on soft labels ({self.source}): {share:.2%} of the voxels are fractional."
         self.print_to_log_file(message)
         super().on_train_start()

@@ -1,0 +1,259 @@
+"""The trainers: found by nnU-Net, trained on the right labels with the right loss, refusing what they cannot do."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semimetric_loss
+from nnunet_dml.nnunet import trainers
+from nnunet_dml.nnunet.targets import split_soft_target
+from tests.conftest import DATASET, TINY, nnunet_dml, plan_and_preprocess, run, set_folders
+
+NAMES = trainers.__all__
+SOFT = [name for name in NAMES if name != "nnUNetTrainerConfigured"]
+pytestmark = pytest.mark.filterwarnings("ignore")  # training runs nnU-Net's code, which warns
+
+
+def build(name, folders, dataset=DATASET, plans="tiny", configuration="2d", fold=0, **changes):
+    """A trainer as `nnUNetv2_train` makes it; `changes` are option groups."""
+    base = folders.preprocessed / dataset
+    read = json.loads((base / f"{plans}.json").read_text())
+    read["nnunet_dml"] = {**read.get("nnunet_dml", {}), **changes}
+    read["continue_training"] = False
+    described = json.loads((base / "dataset.json").read_text())
+    return getattr(trainers, name)(read, configuration, fold, described, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_signature_is_upstreams(name):
+    assert str(inspect.signature(getattr(trainers, name).__init__).parameters.keys()) == str(
+        inspect.signature(nnUNetTrainer.__init__).parameters.keys()
+    )
+
+
+def test_nnunet_finds_every_trainer_from_another_folder(tmp_path):
+    line = nnunet_dml("env").stdout.strip()
+    assert line.startswith("export nnUNet_extTrainer=")
+    code = (
+        "import pickle; from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name as find\n"
+        f"for name in {NAMES!r}: assert pickle.loads(pickle.dumps(find(name))) is find(name)"
+    )
+    run("bash", "-c", f'cd "{tmp_path}" && {line} && "{sys.executable}" -c "$CODE"', CODE=code)
+
+
+def test_the_plugin_keeps_the_users_own_folders():
+    line = nnunet_dml("env", nnUNet_extTrainer="/my/trainers").stdout.strip()
+    assert line.endswith("/nnunet_dml/plugin:/my/trainers")
+
+
+def test_trainers_can_be_pickled():
+    assert [pickle.loads(pickle.dumps(getattr(trainers, name))).__name__ for name in NAMES] == NAMES
+
+
+@pytest.mark.slow
+class TestPhantom:
+    @pytest.mark.parametrize("name", SOFT)
+    def test_a_step_of_training_and_validation_on_soft_labels(self, phantom, name):
+        trainer = build(name, phantom)
+        assert trainer.source == "weighted"
+        trainer.initialize()
+        train, val = trainer.get_dataloaders()
+        trainer.network.train()
+        losses = [float(trainer.train_step(next(train))["loss"]) for _ in range(3)]
+        assert np.isfinite(losses).all()
+        with torch.no_grad():
+            output = trainer.validation_step(next(val))
+        assert output["tp_hard"].shape == (1,)
+        assert output["reliability"][0].sum() == 2 * np.prod(trainer.configuration_manager.patch_size)
+
+    def test_the_target_is_the_soft_map(self, phantom):
+        """A validation batch holds only fractions that three raters can give, and the raters' labels."""
+        trainer = build("nnUNetTrainerDML", phantom, plans="tiny_uniform")
+        trainer.initialize()
+        batch = next(trainer.get_dataloaders()[1])
+        soft, labels = batch["target"][:, 0], batch["target"][:, 1]
+        thirds = torch.tensor([0, 85, 170, 255]) / 255
+        assert (soft[..., None] - thirds).abs().min(-1).values.max() < 1e-6
+        assert ((soft > 0) & (soft < 1)).any()
+        assert torch.equal(labels == 1, soft > 0.5)
+
+    def test_the_loss_is_what_the_options_say(self, phantom):
+        trainer = build("nnUNetTrainerDML", phantom, loss={"weight_ce": 0.25, "weight_overlap": 0.75})
+        trainer.initialize()
+        batch = next(trainer.get_dataloaders()[1])
+        outputs = trainer.network(batch["data"])
+        target, _ = split_soft_target(batch["target"])
+        weights = deep_supervision_weights(len(outputs))
+        expected = 0.0
+        for weight, logits in zip(weights, outputs, strict=True):
+            if weight:
+                fractions = average_down(target, logits.shape[2:])
+                cross_entropy = -(fractions * logits.log_softmax(1)).sum(1).mean()
+                overlap = dice_semimetric_loss(logits.softmax(1)[:, 1:], fractions[:, 1:])
+                expected = expected + weight * (0.25 * cross_entropy + 0.75 * (overlap - 1))
+        torch.testing.assert_close(trainer.loss(outputs, batch["target"]), expected)
+
+    def test_without_deep_supervision_one_output_is_trained(self, phantom):
+        trainer = build("nnUNetTrainerDML", phantom, loss={"deep_supervision": False})
+        trainer.initialize()
+        train, val = trainer.get_dataloaders()
+        trainer.set_deep_supervision_enabled(trainer.enable_deep_supervision)
+        assert isinstance(trainer.network(next(val)["data"]), torch.Tensor)
+        assert np.isfinite(trainer.train_step(next(train))["loss"])
+
+    @pytest.mark.parametrize("batch_dice", [True, False])
+    def test_on_hard_labels_with_equal_weights_the_loss_is_nnunets_own(self, phantom, batch_dice):
+        ours = build("nnUNetTrainerDML", phantom, plans="tiny_hard", loss={"weight_ce": 1, "weight_overlap": 1})
+        stock = build("nnUNetTrainerConfigured", phantom)
+        check_equal_losses(ours, stock, batch_dice)
+
+    def test_missing_soft_maps_stop_it_with_the_command_that_makes_them(self, phantom, capsys):
+        trainer = build("nnUNetTrainerDML", phantom, labels={"source": "majority"})
+        with pytest.raises(SystemExit) as stop:
+            trainer.on_train_start()
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert f"nnunet-dml preprocess -d {DATASET} -c 2d -p tiny --fusion majority" in message
+        assert "case01 (missing)" in message
+
+    def test_stale_soft_maps_stop_it(self, phantom, tmp_path, monkeypatch, capsys):
+        shutil.copytree(phantom.raw / DATASET, tmp_path / DATASET)
+        monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+        rater = next((tmp_path / DATASET / "ratersTr" / "case03").iterdir())
+        shutil.copy(next((tmp_path / DATASET / "ratersTr" / "case04").iterdir()), rater)
+        with pytest.raises(SystemExit):
+            build("nnUNetTrainerDML", phantom).on_train_start()
+        assert "case03 (stale: sources changed)" in capsys.readouterr().err
+
+    def test_without_the_raw_data_it_still_trains(self, phantom, monkeypatch):
+        monkeypatch.delenv("nnUNet_raw")
+        trainer = build("nnUNetTrainerDML", phantom)
+        trainer.initialize()
+        trainer.on_train_start()
+        assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+
+    @pytest.mark.parametrize(
+        ("name", "changes", "words"),
+        [
+            ("nnUNetTrainerConfigured", {"loss": {"overlap": "jml"}}, "reads the options training only"),
+            ("nnUNetTrainerDML", {"loss": {"overlap": "dice"}}, "bad value 'dice' of loss.overlap"),
+            ("nnUNetTrainerDML", {"los": {}}, "unknown option 'los'"),
+        ],
+    )
+    def test_bad_options_stop_it(self, phantom, capsys, name, changes, words):
+        with pytest.raises(SystemExit) as stop:
+            build(name, phantom, **changes)
+        assert stop.value.code == 2
+        assert words in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("labels", "words"),
+        [
+            ({"background": 0, "whole": [1]}, "region-based"),
+            ({"background": 0, "a": 1, "ignore": 2}, "ignore label"),
+        ],
+    )
+    def test_what_is_not_supported_is_refused_with_the_reason(self, phantom, labels, words):
+        base = phantom.preprocessed / DATASET
+        plans = {**json.loads((base / "tiny.json").read_text()), "continue_training": False}
+        described = {**json.loads((base / "dataset.json").read_text()), "labels": labels, "regions_class_order": [1]}
+        with pytest.raises(NotImplementedError, match=words):
+            trainers.nnUNetTrainerDML(plans, "2d", 0, described, torch.device("cpu"))
+
+    def test_two_runs_of_one_seed_are_the_same_run(self, phantom):
+        losses = []
+        for _ in range(2):
+            trainer = build("nnUNetTrainerDML", phantom)
+            trainer.initialize()
+            trainer.on_train_start()
+            trainer.network.train()
+            losses.append([float(trainer.train_step(next(trainer.dataloader_train))["loss"]) for _ in range(3)])
+        assert losses[0] == losses[1]
+
+    def test_from_training_to_evaluation_with_stock_commands(self, phantom, tmp_path):
+        train = ["nnUNetv2_train", "901", "2d", "0", "-tr", "nnUNetTrainerDML", "-p", "tiny", "--npz", "-device", "cpu"]
+        log = run(*train).stdout
+        assert "Training on soft labels (weighted): " in log
+        assert log.count(": BDice") == TINY["training"]["epochs"]
+        assert log.count(": ECE") == TINY["training"]["epochs"]
+        model = phantom.results / DATASET / "nnUNetTrainerDML__tiny__2d"
+        assert json.loads((model / "plans.json").read_text())["nnunet_dml"]["training"]["epochs"] == 2
+        out = nnunet_dml("evaluate", "-d", "901", "--model", model.name, "-o", tmp_path / "evaluation", "-np", "1").stdout
+        assert "BDice" in out
+        rows = (tmp_path / "evaluation" / "cases.csv").read_text().splitlines()
+        assert rows[0].startswith("case,fold,class,dice,bdice,ece,volume_bias")
+        assert len(rows) == 1 + 2 * 2  # two validation cases: a row per class and one for all
+
+        # a training that was stopped after its first epoch goes on with its own options …
+        (model / "fold_0" / "checkpoint_final.pth").unlink()
+        again = run(*train, "--c")
+        assert "Epoch 1" in again.stdout
+        assert "Epoch 0\n" not in again.stdout
+        # … and not with others
+        changed = phantom.preprocessed / DATASET / "tiny.json"
+        before = changed.read_text()
+        try:
+            changed.write_text(before.replace('"epochs": 2', '"epochs": 3'))
+            refused = run(*train, "--c", check=False)
+        finally:
+            changed.write_text(before)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
+        assert "expected a training with the options" in refused.stderr
+
+        # what was trained predicts with nnU-Net's own command
+        run("nnUNetv2_predict", "-i", phantom.raw / DATASET / "imagesTr", "-o", tmp_path / "predicted", "-d", "901", "-c", "2d",
+            "-tr", "nnUNetTrainerDML", "-p", "tiny", "-f", "0", "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1")  # fmt: skip
+        assert len(list((tmp_path / "predicted").glob("*.nii.gz"))) == 10
+
+
+def check_equal_losses(ours, stock, batch_dice):
+    """Both trainers' losses on the same outputs and targets, value and gradient."""
+    for trainer in (ours, stock):
+        trainer.configuration_manager.configuration["batch_dice"] = batch_dice
+        trainer.initialize()
+    batch = next(stock.get_dataloaders()[1])
+    outputs = [output.detach().requires_grad_() for output in stock.network(batch["data"])]
+    values, gradients = [], []
+    for trainer in (ours, stock):
+        loss = trainer.loss(outputs, [target.clone() for target in batch["target"]])
+        values.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, outputs[:-1]))
+    torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=0)
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-7, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_hippocampus_trains_on_its_hard_labels_with_nnunets_loss(real_data, tmp_path, monkeypatch):
+    """3d_fullres, three classes, one rater: two epochs; the loss with weights 1/1 equals nnU-Net's own."""
+    folders = set_folders(monkeypatch, tmp_path)
+    dataset = "Dataset004_Hippocampus"
+    (folders.raw / dataset).mkdir()
+    for folder in ("imagesTr", "labelsTr"):
+        (folders.raw / dataset / folder).mkdir()
+        for path in sorted((real_data / dataset / folder).iterdir())[:10]:
+            shutil.copy(path, folders.raw / dataset / folder)
+    described = json.loads((real_data / dataset / "dataset.json").read_text())
+    (folders.raw / dataset / "dataset.json").write_text(json.dumps({**described, "numTraining": 10}))
+    plan_and_preprocess("4", "3d_fullres")
+    tiny = [f"training.{key}={value}" for key, value in TINY["training"].items()]
+    nnunet_dml("configure", "-d", "4", "-o", "tiny", "--scale-features", "0.125", "--batch-size", "2", "--set", *tiny)
+
+    ours = build("nnUNetTrainerDML", folders, dataset, configuration="3d_fullres", loss={"weight_ce": 1, "weight_overlap": 1})
+    assert ours.source == "hard"
+    check_equal_losses(ours, build("nnUNetTrainerConfigured", folders, dataset, configuration="3d_fullres"), batch_dice=False)
+
+    log = run("nnUNetv2_train", "4", "3d_fullres", "0", "-tr", "nnUNetTrainerDML", "-p", "tiny", "-device", "cpu").stdout
+    assert "Training on nnU-Net's hard labels." in log
+    assert "Mean Validation Dice" in log
