@@ -15,7 +15,7 @@ import re
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,10 @@ class Grid:
         n = image.GetDimension()
         keep = dimensions or n
         matrix = np.reshape(image.GetDirection(), (n, n))[:keep, :keep]
-        parts = (image.GetSize(), image.GetSpacing(), image.GetOrigin())
-        return cls(*(part[:keep] for part in parts), tuple(matrix.ravel().tolist()))
+        size, spacing, origin = (
+            part[:keep] for part in (image.GetSize(), image.GetSpacing(), image.GetOrigin())
+        )
+        return cls(size, spacing, origin, tuple(matrix.ravel().tolist()))
 
     def differences(self, other: Grid, *, size_only: bool = False) -> list[tuple[str, str, str]]:
         """What differs: (property, own value, the other's value), within SimpleITK's default tolerances."""
@@ -182,7 +184,7 @@ def write(array: np.ndarray, grid: Grid, path: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator:
+def _quiet() -> Iterator[Callable[[], str]]:
     """Catch what C and C++ libraries print on standard error; yields a function that returns it."""
     with tempfile.TemporaryFile() as log:
         saved = os.dup(2)
