@@ -129,8 +129,8 @@ def test_refusals():
 
 
 def test_torchmetrics_agrees_away_from_its_phantom_bin():
-    # torchmetrics puts confidences of exactly 1 behind its last boundary, into a bin of their own, whose accuracy
-    # and confidence are compared apart from those of the last bin.
+    # torchmetrics puts confidences of exactly 1 behind its last boundary, into a bin of their own, whose
+    # accuracy and confidence are compared apart from those of the last bin.
     functional = pytest.importorskip("torchmetrics.functional.classification")
     probs, labels = random_case(7, shape=(500,))
     oracle = functional.multiclass_calibration_error
