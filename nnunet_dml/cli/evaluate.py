@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.evaluation.dataset import find_dataset
     from nnunet_dml.evaluation.run import evaluate
     from nnunet_dml.metrics.calibration import BINS
+    from nnunet_dml.metrics.overlap import THRESHOLDS
 
     dataset = find_dataset(args.dataset)
     summary.check_writable(args.output)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         "source": str(found.source),
         **summary.summarise(records, dataset.classes, bins=BINS),
         "notes": list(found.notes),
-        "options": {"bins": BINS, "thresholds": list(summary.THRESHOLDS)},
+        "options": {"bins": BINS, "thresholds": list(THRESHOLDS)},
     }
     summary.write(args.output, records, dataset.classes, result)
     if args.json:
