@@ -7,6 +7,7 @@ map (format, fusion, sources, grid, share of fractional voxels) travels with it 
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from nnunet_dml._files import atomic_file
 
 FORMAT = 1
 _META = "nnunet_dml"
+_MMAP = {} if os.name == "nt" else {"mmap_mode": "r"}  # as nnU-Net: memory maps fail on Windows
 # largest integer of each width; 16 bit stay within int16, which nnU-Net's loader casts to
 _SCALES = {8: (np.uint8, 255), 16: (np.int16, 32767)}
 
@@ -111,6 +113,15 @@ def save_soft_map(
         stored.schunk.vlmeta[_META] = meta
 
 
+def open_array(path: str | Path) -> blosc2.NDArray:
+    """Open only the quantised voxels of a soft map, lazily: for a loader, which opens one for every sample.
+
+    Args:
+        path: A soft map that `open_soft_map` has accepted.
+    """
+    return blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1}, **_MMAP)
+
+
 def open_soft_map(path: str | Path) -> SoftMap:
     """Open a soft map without reading its voxels.
 
@@ -122,7 +133,7 @@ def open_soft_map(path: str | Path) -> SoftMap:
     if not path.is_file():
         raise FileNotFoundError(path)
     try:
-        array = blosc2.open(urlpath=str(path), mode="r", dparams={"nthreads": 1})
+        array = open_array(path)
         meta = dict(array.schunk.vlmeta[_META])
     except Exception as error:  # blosc2 raises whatever its C side says
         raise DamagedSoftMapError(

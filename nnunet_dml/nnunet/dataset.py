@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 
-from nnunet_dml.labels.storage import open_soft_map
+from nnunet_dml.labels.storage import open_array
 
 
 class StackedChannels:
@@ -40,7 +40,7 @@ class StackedChannels:
         channels = index[0] if isinstance(index, tuple) and index else index
         if channels != slice(None):
             raise IndexError("the channels cannot be sliced apart")
-        return np.concatenate([np.asarray(part[index]).astype(np.int16) for part in self._parts])
+        return np.concatenate([np.asarray(part[index]).astype(np.int16, copy=False) for part in self._parts])
 
 
 class SoftLabelDataset:
@@ -59,4 +59,4 @@ class SoftLabelDataset:
     def load_case(self, identifier: str) -> tuple[Any, StackedChannels, Any, dict[str, Any]]:
         """As nnU-Net's, but the segmentation is `[labels, soft 1 … soft F]`, the soft ones quantised."""
         data, labels, previous, properties = self._dataset.load_case(identifier)
-        return data, StackedChannels(labels, open_soft_map(self._folder / f"{identifier}.b2nd").array), previous, properties
+        return data, StackedChannels(labels, open_array(self._folder / f"{identifier}.b2nd")), previous, properties
