@@ -15,8 +15,9 @@ from torch import Tensor
 
 from nnunet_dml.losses._cardinalities import Cardinalities, Overlap, assemble, working_dtype
 
-# Elements of a piece. On the CPU the intermediate arrays of a piece stay near the cache, yet there are few enough
-# pieces that waiting for a busy machine's threads does not add up; on an accelerator they only bound the memory.
+# Elements of a piece. On the CPU the intermediate arrays of a piece stay near the cache, yet there are few
+# enough pieces that waiting for a busy machine's threads does not add up; on an accelerator they only bound
+# the memory.
 PIECE_CPU = 1 << 20
 PIECE_ACCELERATOR = 1 << 25
 

@@ -8,7 +8,7 @@ GRID = 64  # values are k/64: x = y happens, and two different values differ by 
 
 @st.composite
 def sets(draw, count, *, hard=()):
-    """`count` tensors of one shape; those at the positions `hard` hold 0 and 1 only. None of them is empty."""
+    """`count` tensors of one shape; those at positions `hard` hold 0 and 1 only. None is empty."""
     n = draw(st.integers(1, 6))
     tensors = []
     for i in range(count):

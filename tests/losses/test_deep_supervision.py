@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import nn
 
-from nnunet_dml.losses import CrossEntropyOverlapLoss, DeepSupervisionLoss, average_down, deep_supervision_weights
+from nnunet_dml.losses import (
+    CrossEntropyOverlapLoss,
+    DeepSupervisionLoss,
+    average_down,
+    deep_supervision_weights,
+)
 
 
 def upstream(count, last):
@@ -17,7 +22,9 @@ def upstream(count, last):
 @pytest.mark.parametrize("count", [2, 3, 5, 7])
 @pytest.mark.parametrize(("keep_last", "last"), [(False, 0), (True, 1e-6)])
 def test_weights_are_those_of_nnunet(count, keep_last, last):
-    np.testing.assert_allclose(deep_supervision_weights(count, keep_last=keep_last), upstream(count, last), rtol=1e-15)
+    np.testing.assert_allclose(
+        deep_supervision_weights(count, keep_last=keep_last), upstream(count, last), rtol=1e-15
+    )
 
 
 @pytest.mark.parametrize("keep_last", [False, True])
@@ -36,7 +43,9 @@ def test_average_down_by_hand():
     assert average_down(target, (2, 4)) is target
 
 
-@pytest.mark.parametrize(("full", "size"), [((8,), (4,)), ((8, 6), (4, 3)), ((8, 6, 4), (4, 3, 4)), ((7, 5), (3, 2))])
+@pytest.mark.parametrize(
+    ("full", "size"), [((8,), (4,)), ((8, 6), (4, 3)), ((8, 6, 4), (4, 3, 4)), ((7, 5), (3, 2))]
+)
 def test_average_down_keeps_sums(full, size):
     target = torch.rand(2, 3, *full).softmax(1)
     coarse = average_down(target, size)
@@ -58,7 +67,12 @@ def test_average_down_half_precision(dtype):
         (torch.zeros(1, 1, 4, 4), (8, 4), ValueError, "Expected argument `size` at most (4, 4)"),
         (torch.zeros(1, 1, 4, 4), (2,), ValueError, "with 1 spatial axes (1 to 3), got (1, 1, 4, 4)"),
         (torch.zeros(1, 1, 4, 4), (0, 2), ValueError, "Expected argument `size`"),
-        (torch.zeros(1, 1, 4, 4).long(), (2, 2), TypeError, "got torch.int64. For hard labels call `one_hot` first."),
+        (
+            torch.zeros(1, 1, 4, 4).long(),
+            (2, 2),
+            TypeError,
+            "got torch.int64. For hard labels call `one_hot` first.",
+        ),
     ],
 )
 def test_average_down_refuses(target, size, error, words):
@@ -95,7 +109,9 @@ def test_weighted_sum_and_skipped_outputs():
 
 def test_ignored_voxels_do_not_dilute_the_coarse_target():
     loss = Record()
-    target = torch.tensor([1.0, torch.nan, torch.nan, torch.nan, 0.5, 0.0, 1.0, 1.0]).view(1, 1, 8).repeat(1, 2, 1)
+    target = (
+        torch.tensor([1.0, torch.nan, torch.nan, torch.nan, 0.5, 0.0, 1.0, 1.0]).view(1, 1, 8).repeat(1, 2, 1)
+    )
     mask = torch.tensor([1, 0, 0, 0, 1, 1, 1, 1]).view(1, 1, 8).bool()
     for kind in (mask, mask.float()):
         loss.calls.clear()
@@ -110,7 +126,10 @@ def test_targets_per_output():
     targets = [torch.rand_like(output) for output in outputs()]
     masks = [torch.ones(1, 1, *output.shape[2:]) for output in outputs()]
     DeepSupervisionLoss(loss, (0.5, 0.5, 0.0), targets_per_output=True)(outputs(), targets, masks)
-    assert [t is u and m is n for (t, m), u, n in zip(loss.calls, targets, masks, strict=False)] == [True, True]
+    assert [t is u and m is n for (t, m), u, n in zip(loss.calls, targets, masks, strict=False)] == [
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 2, 4, 8, 4)], ids=["2d", "3d"])
@@ -119,7 +138,9 @@ def test_with_the_training_loss(shape):
     target = torch.randn(shape).softmax(1)
     logits = [torch.randn(*shape[:2], *(n >> i for n in shape[2:]), requires_grad=True) for i in range(3)]
     value = DeepSupervisionLoss(loss, deep_supervision_weights(3))(logits, target)
-    expected = 2 / 3 * loss(logits[0], target) + 1 / 3 * loss(logits[1], average_down(target, logits[1].shape[2:]))
+    expected = 2 / 3 * loss(logits[0], target) + 1 / 3 * loss(
+        logits[1], average_down(target, logits[1].shape[2:])
+    )
     torch.testing.assert_close(value, expected)
     value.backward()
     assert logits[1].grad is not None
@@ -128,7 +149,9 @@ def test_with_the_training_loss(shape):
 
 @pytest.mark.parametrize("weights", [(), (0.0, 0.0), (1.0, -0.5), (float("nan"), 1.0), (float("inf"),)])
 def test_wrong_weights(weights):
-    with pytest.raises(ValueError, match="Expected argument `weights` to be at least 0 and one of them above 0"):
+    with pytest.raises(
+        ValueError, match="Expected argument `weights` to be at least 0 and one of them above 0"
+    ):
         DeepSupervisionLoss(Record(), weights)
 
 
@@ -144,7 +167,9 @@ def test_wrong_calls():
         each(outputs(), full)
     with pytest.raises(TypeError, match="`mask` to be a sequence, one per output, got a tensor"):
         each(outputs(), outputs(), full)
-    with pytest.raises(TypeError, match="`outputs` to be a sequence of tensors, one per weight, got one tensor"):
+    with pytest.raises(
+        TypeError, match="`outputs` to be a sequence of tensors, one per weight, got one tensor"
+    ):
         one(full, full)
     with pytest.raises(ValueError, match="`outputs` to be 3 tensors, one per weight, got 2"):
         one(outputs()[:2], full)

@@ -42,7 +42,9 @@ def test_positivity_and_range(xy, loss, variant):
 @given(sets(2), metrics, variants)
 def test_symmetry(xy, loss, variant):
     x, y = xy
-    assert value(loss, x, y, variant=variant) == pytest.approx(value(loss, y, x, variant=variant), abs=ROUNDING)
+    assert value(loss, x, y, variant=variant) == pytest.approx(
+        value(loss, y, x, variant=variant), abs=ROUNDING
+    )
 
 
 @given(sets(3), variants)
@@ -114,7 +116,9 @@ def test_theorem_5_tversky_reflexivity_and_positivity(xy, alpha, beta, gamma):
 def test_theorem_6_tversky_is_the_soft_tversky_where_one_side_is_hard(xy, alpha, beta):
     x, y = xy
     expected = reference.stl(x.numpy(), y.numpy(), alpha, beta)
-    assert value(compatible_tversky_loss, x, y, alpha=alpha, beta=beta) == pytest.approx(expected, abs=ROUNDING)
+    assert value(compatible_tversky_loss, x, y, alpha=alpha, beta=beta) == pytest.approx(
+        expected, abs=ROUNDING
+    )
 
 
 def test_theorem_6_it_is_not_where_both_are_soft():
@@ -131,8 +135,12 @@ def test_equal_to_the_formulas_of_the_papers(xy, alpha, beta, gamma, variant):
     # the root of a difference of two close numbers: what is lost before it is larger after it
     assert tversky == pytest.approx(reference.ctl(a, b, alpha, beta, gamma), abs=1e-7)
     if (a + b).any() and ((a * b).any() or (a != b).any()):
-        assert value(dice_semimetric_loss, x, y, variant=variant) == pytest.approx(reference.dml(a, b, variant))
-        assert value(jaccard_metric_loss, x, y, variant=variant) == pytest.approx(reference.jml(a, b, variant))
+        assert value(dice_semimetric_loss, x, y, variant=variant) == pytest.approx(
+            reference.dml(a, b, variant)
+        )
+        assert value(jaccard_metric_loss, x, y, variant=variant) == pytest.approx(
+            reference.jml(a, b, variant)
+        )
     assert value(soft_dice_loss, x, y) == pytest.approx(reference.sdl(a, b))
     for norm in (1, 2):
         assert value(soft_jaccard_loss, x, y, norm=norm) == pytest.approx(reference.sjl(a, b, norm))
@@ -148,7 +156,7 @@ def test_no_descent_direction_at_the_target(xy, loss, variant):
 
 
 def test_the_soft_dice_loss_has_one():
-    """The regression pair: at p = y = 0.5 the right loss is 0 and rises either way, the classic one falls towards 1."""
+    """The regression pair: at p = y = 0.5 ours is 0 and rises either way, SDL falls towards 1."""
     y = torch.full((1, 1, 8), 0.5)
     up, down = y + 0.1, y - 0.1
     assert soft_dice_loss(y, y).item() == pytest.approx(0.5, abs=1e-5)
