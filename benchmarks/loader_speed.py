@@ -28,20 +28,26 @@ from nnunet_dml._folders import environment_folder, find_dataset
 from nnunet_dml.nnunet.trainers import nnUNetTrainerConfigured, nnUNetTrainerDML
 
 
-def training_loader(trainer_class: type, dataset: str, configuration: str, plans_name: str) -> Iterator[dict[str, Any]]:
+def training_loader(
+    trainer_class: type, dataset: str, configuration: str, plans_name: str
+) -> Iterator[dict[str, Any]]:
     """The training loader of a trainer, fold 0."""
     folder = find_dataset(dataset, environment_folder("nnUNet_preprocessed"))
     plans = {**load_json(str(folder / f"{plans_name}.json")), "continue_training": False}
     if trainer_class is nnUNetTrainerConfigured:
         plans["nnunet_dml"] = {}
-    trainer = trainer_class(plans, configuration, 0, load_json(str(folder / "dataset.json")), torch.device("cpu"))
+    trainer = trainer_class(
+        plans, configuration, 0, load_json(str(folder / "dataset.json")), torch.device("cpu")
+    )
     trainer.initialize()
     return trainer.get_dataloaders()[0]
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("-d", dest="dataset", required=True)
     parser.add_argument("-c", dest="configuration", default="2d")
     parser.add_argument("-p", dest="plans", default="nnUNetPlans")
@@ -52,7 +58,10 @@ def main() -> None:
         os.environ["nnUNet_results"] = scratch
         loaders = {
             name: training_loader(trainer, options.dataset, options.configuration, options.plans)
-            for name, trainer in (("nnunet_dml, soft", nnUNetTrainerDML), ("nnU-Net, hard", nnUNetTrainerConfigured))
+            for name, trainer in (
+                ("nnunet_dml, soft", nnUNetTrainerDML),
+                ("nnU-Net, hard", nnUNetTrainerConfigured),
+            )
         }
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     names = list(loaders)
@@ -64,11 +73,15 @@ def main() -> None:
             for _ in range(options.batches):
                 batch = next(loaders[name])
             rates[name].append(options.batches / (time.perf_counter() - start))
-    print(f"{options.dataset} {options.configuration}: {tuple(batch['data'].shape)}, {options.rounds} rounds of {options.batches}")
+    print(
+        f"{options.dataset} {options.configuration}: {tuple(batch['data'].shape)}, {options.rounds} rounds of {options.batches}"
+    )
     medians = {name: statistics.median(values) for name, values in rates.items()}
     for name, values in rates.items():
         ratio = medians[names[0]] / medians[name]
-        print(f"  {name:<17} {medians[name]:6.1f} batches/s ({min(values):.1f}–{max(values):.1f})   ours/this {ratio:.2f}")
+        print(
+            f"  {name:<17} {medians[name]:6.1f} batches/s ({min(values):.1f}–{max(values):.1f})   ours/this {ratio:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -47,10 +47,14 @@ def check_one_of(name: str, value: object, valid: Iterable[object]) -> None:
 def check_range(name: str, value: float, low: float, high: float, *, open_high: bool = False) -> None:
     """Raise `ValueError` unless `low <= value <= high` (`< high` where `open_high`). NaN is refused."""
     if not (low <= value < high if open_high else low <= value <= high):
-        raise ValueError(f"Expected argument `{name}` in [{low}, {high}{')' if open_high else ']'}, got {value}.")
+        raise ValueError(
+            f"Expected argument `{name}` in [{low}, {high}{')' if open_high else ']'}, got {value}."
+        )
 
 
-def check_same_shape(name: str, shape: Sequence[int], other: str, other_shape: Sequence[int], *, hint: str = "") -> None:
+def check_same_shape(
+    name: str, shape: Sequence[int], other: str, other_shape: Sequence[int], *, hint: str = ""
+) -> None:
     """Raise `ValueError` unless two shapes are equal.
 
     >>> check_same_shape("target", (2, 64), "probs", (2, 3, 64), hint="For hard labels call `one_hot` first.")

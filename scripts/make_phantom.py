@@ -29,7 +29,9 @@ def make_case(rng: np.random.Generator, size: int, biases: np.ndarray) -> tuple[
     long, short = rng.uniform(0.2, 0.32) * size, rng.uniform(0.12, 0.2) * size
     u = (x - centre[0]) * np.cos(angle) + (y - centre[1]) * np.sin(angle)
     v = (y - centre[1]) * np.cos(angle) - (x - centre[0]) * np.sin(angle)
-    inside = (1 - np.hypot(u / long, v / short)) * short + wobble(rng, size, 2.0)  # about pixels to the border
+    inside = (1 - np.hypot(u / long, v / short)) * short + wobble(
+        rng, size, 2.0
+    )  # about pixels to the border
     tissue = 100 + wobble(rng, size, 8) + 60 / (1 + np.exp(-inside / 1.5)) + rng.normal(0, 8, (size, size))
     field_of_view = np.hypot(x, y) < 0.49 * size
     masks = [inside + bias + wobble(rng, size, 1.0) > 0 for bias in biases]
@@ -44,12 +46,17 @@ def make_phantom(folder: Path, *, cases: int = 20, raters: int = 5, size: int = 
         case = folder / f"case{number:02d}"
         case.mkdir(parents=True, exist_ok=True)
         image, masks = make_case(rng, size, biases)
-        for name, array in [("image", image), *((f"task01_seg{i:02d}", mask) for i, mask in enumerate(masks, 1))]:
+        for name, array in [
+            ("image", image),
+            *((f"task01_seg{i:02d}", mask) for i, mask in enumerate(masks, 1)),
+        ]:
             sitk.WriteImage(sitk.GetImageFromArray(array), str(case / f"{name}.nii.gz"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--cases", type=int, default=20)
     parser.add_argument("--raters", type=int, default=5)

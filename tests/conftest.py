@@ -19,7 +19,9 @@ TINY = {"training": {"epochs": 2, "iterations": 2, "val_iterations": 1, "seed": 
 
 def pytest_collection_modifyitems(items):
     """Tests on real data are skipped where the data are absent."""
-    skip = pytest.mark.skip(reason=f"needs the real data sets in {DATA.parent.name}/{DATA.name} beside the repository")
+    skip = pytest.mark.skip(
+        reason=f"needs the real data sets in {DATA.parent.name}/{DATA.name} beside the repository"
+    )
     for item in items:
         if item.get_closest_marker("data") and not DATA.is_dir():
             item.add_marker(skip)
@@ -42,9 +44,15 @@ def make_phantom():
 
 def run(*command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this Python's scripts on the path; its output is shown if it fails."""
-    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **environment}
+    env = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        **environment,
+    }
     env.setdefault("PYTHONPATH", str(ROOT))
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(
+        [str(part) for part in command], capture_output=True, text=True, env=env, check=False
+    )
     if check and done.returncode != 0:
         pytest.fail(f"{command} ended with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
     return done
@@ -72,7 +80,18 @@ def plan_and_preprocess(dataset: str, configuration: str) -> None:
     n_proc = {k: v for k, v in os.environ.items() if k == "nnUNet_n_proc_DA"}
     os.environ.pop("nnUNet_n_proc_DA", None)  # 0 crashes preprocessing
     try:
-        run("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", configuration, "--verify_dataset_integrity", "-npfp", "2", "-np", "2")
+        run(
+            "nnUNetv2_plan_and_preprocess",
+            "-d",
+            dataset,
+            "-c",
+            configuration,
+            "--verify_dataset_integrity",
+            "-npfp",
+            "2",
+            "-np",
+            "2",
+        )
     finally:
         os.environ.update(n_proc)
 
@@ -89,12 +108,39 @@ def phantom(tmp_path_factory, make_phantom):
         folders = set_folders(patch, base)
         folders.source = base / "source"
         make_phantom(folders.source, cases=10, raters=3, size=48)
-        nnunet_dml("convert", "raters", folders.source, "--dataset", "901_Phantom", "--layout", "qubiq", "--task", "1")
+        nnunet_dml(
+            "convert",
+            "raters",
+            folders.source,
+            "--dataset",
+            "901_Phantom",
+            "--layout",
+            "qubiq",
+            "--task",
+            "1",
+        )
         plan_and_preprocess("901", "2d")
         nnunet_dml("preprocess", "-d", "901", "-c", "2d", "--fusion", "weighted", "uniform")
         tiny = [f"training.{key}={value}" for key, value in TINY["training"].items()]
-        for name, more in (("tiny", []), ("tiny_uniform", ["labels.source=uniform"]), ("tiny_hard", ["labels.source=hard"])):
-            nnunet_dml("configure", "-d", "901", "-o", name, "--scale-features", "0.125", "--batch-size", "2", "--set", *tiny, *more)
+        for name, more in (
+            ("tiny", []),
+            ("tiny_uniform", ["labels.source=uniform"]),
+            ("tiny_hard", ["labels.source=hard"]),
+        ):
+            nnunet_dml(
+                "configure",
+                "-d",
+                "901",
+                "-o",
+                name,
+                "--scale-features",
+                "0.125",
+                "--batch-size",
+                "2",
+                "--set",
+                *tiny,
+                *more,
+            )
         yield folders
 
 

@@ -10,13 +10,34 @@ HELP = "Write a plans file with options of labels, loss, schedule and width; no 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Named as nnU-Net's own where it has the same thing."""
     parser.add_argument("-d", dest="dataset", metavar="DATASET", help="id or name of the data set")
-    parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="plans to start from")
+    parser.add_argument(
+        "-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="plans to start from"
+    )
     parser.add_argument("-o", dest="output", metavar="PLANS", help="name of the plans to write")
-    parser.add_argument("-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="which get another batch size or width (default: all)")
-    parser.add_argument("--set", dest="assignments", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help="set an option, e.g. labels.source=uniform training.epochs=100")
+    parser.add_argument(
+        "-c",
+        dest="configurations",
+        nargs="+",
+        metavar="CONFIGURATION",
+        help="which get another batch size or width (default: all)",
+    )
+    parser.add_argument(
+        "--set",
+        dest="assignments",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set an option, e.g. labels.source=uniform training.epochs=100",
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="another batch size")
     width = parser.add_mutually_exclusive_group()
-    width.add_argument("--scale-features", type=float, metavar="FACTOR", help="factor on the channels of every stage, e.g. 0.5")
+    width.add_argument(
+        "--scale-features",
+        type=float,
+        metavar="FACTOR",
+        help="factor on the channels of every stage, e.g. 0.5",
+    )
     width.add_argument("--features", type=int, nargs="+", metavar="N", help="channels of every stage")
     parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
     parser.add_argument("--list", action="store_true", help="print all options and leave")
@@ -33,7 +54,9 @@ def run(args: argparse.Namespace) -> None:
         return
     missing = [flag for flag, value in (("-d", args.dataset), ("-o", args.output)) if not value]
     if missing:
-        raise InputError(f"expected {' and '.join(missing)}. `nnunet-dml configure -d 501 -o nnUNetPlans_uniform --set labels.source=uniform` is an example.")
+        raise InputError(
+            f"expected {' and '.join(missing)}. `nnunet-dml configure -d 501 -o nnUNetPlans_uniform --set labels.source=uniform` is an example."
+        )
     from nnunet_dml.nnunet.configure import configure
 
     written = configure(

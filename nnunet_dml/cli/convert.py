@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _default_processes() -> int:
     """nnU-Net's own variable where it is set, as its commands do."""
-    text = os.environ.get("nnUNet_def_n_proc", "2")  # noqa: SIM112
+    text = os.environ.get("nnUNet_def_n_proc", "2")
     return int(text) if text.isdigit() else 2
 
 

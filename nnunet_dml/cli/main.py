@@ -17,7 +17,9 @@ COMMANDS = ("convert", "preprocess", "configure", "env", "train", "evaluate")
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="nnunet-dml", description="Soft labels for an unmodified nnU-Net v2.")
+    parser = argparse.ArgumentParser(
+        prog="nnunet-dml", description="Soft labels for an unmodified nnU-Net v2."
+    )
     parser.add_argument("--version", action="version", version=f"nnunet-dml {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:

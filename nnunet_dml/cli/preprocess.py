@@ -9,14 +9,20 @@ HELP = "Fuse the raters into soft maps on nnU-Net's preprocessed grid (after nnU
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Named as nnU-Net's own."""
-    parser.add_argument("-d", dest="dataset", required=True, metavar="DATASET", help="id or name of the data set")
+    parser.add_argument(
+        "-d", dest="dataset", required=True, metavar="DATASET", help="id or name of the data set"
+    )
     parser.add_argument("-p", dest="plans", default="nnUNetPlans", metavar="PLANS", help="plans identifier")
-    parser.add_argument("-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="default: all preprocessed")
+    parser.add_argument(
+        "-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="default: all preprocessed"
+    )
     parser.add_argument(
         "--fusion", nargs="+", default=["weighted"], metavar="FUSION",
         help="majority, uniform or weighted (default; each rater by its Dice against the majority)",
     )  # fmt: skip
-    parser.add_argument("-np", dest="num_processes", type=int, default=2, metavar="N", help="worker processes")
+    parser.add_argument(
+        "-np", dest="num_processes", type=int, default=2, metavar="N", help="worker processes"
+    )
     parser.add_argument("--overwrite", action="store_true", help="make up-to-date maps anew, too")
 
 
@@ -35,7 +41,12 @@ def run(args: argparse.Namespace) -> None:
     for row in rows:
         done = ", ".join(f"{count} {reason}" for reason, count in row["cases"].items())
         print(f"{row['configuration']}, {row['fusion']}: {done}; in {row['folder']}")
-        print(f"  fractional voxels: {row['fractional_raw']:.2%} in original space, {row['fractional']:.2%} preprocessed")
-        for label, cases in (("without raters (consensus used)", "without_raters"), ("with a single rater", "single_rater")):
+        print(
+            f"  fractional voxels: {row['fractional_raw']:.2%} in original space, {row['fractional']:.2%} preprocessed"
+        )
+        for label, cases in (
+            ("without raters (consensus used)", "without_raters"),
+            ("with a single rater", "single_rater"),
+        ):
             if row[cases]:
                 print(f"  {len(row[cases])} cases {label}: {', '.join(row[cases])}")

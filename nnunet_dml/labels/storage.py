@@ -48,7 +48,8 @@ class SoftMap:
 
     def load(self) -> npt.NDArray[np.float32]:
         """The whole map as float32 fractions in [0, 1], shape (F, *spatial)."""
-        fractions: npt.NDArray[np.float32] = self.array[:].astype(np.float32) / np.float32(self.scale)
+        voxels: npt.NDArray[Any] = np.asarray(self.array[:])
+        fractions: npt.NDArray[np.float32] = voxels.astype(np.float32) / np.float32(self.scale)
         return fractions
 
 
@@ -73,7 +74,8 @@ def quantise(maps: npt.NDArray[np.floating[Any]], *, bits: int = 8) -> npt.NDArr
         largest = np.expand_dims(rounded.argmax(0), 0)
         lowered = np.take_along_axis(rounded, largest, 0) - np.maximum(excess, 0)[None]
         np.put_along_axis(rounded, largest, lowered, 0)
-    return rounded.astype(dtype)
+    quantised: npt.NDArray[Any] = rounded.astype(dtype)
+    return quantised
 
 
 def save_soft_map(

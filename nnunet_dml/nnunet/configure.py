@@ -50,9 +50,13 @@ def configure(
     source_file, target_file = folder / f"{source}.json", folder / f"{target}.json"
     if not source_file.is_file():
         there = ", ".join(sorted(path.stem for path in folder.glob("*lans*.json"))) or "none"
-        raise InputError(problem(source_file, expected="nnU-Net's plans", found=f"no such file (there: {there})"))
+        raise InputError(
+            problem(source_file, expected="nnU-Net's plans", found=f"no such file (there: {there})")
+        )
     if target == source:
-        raise InputError(f"-o {target}: expected another name than -p {source}; the plans of a name never change.")
+        raise InputError(
+            f"-o {target}: expected another name than -p {source}; the plans of a name never change."
+        )
     plans = json.loads(source_file.read_text(encoding="utf-8"))
     if "configurations" not in plans:
         raise InputError(problem(source_file, expected="nnU-Net's plans", found="no `configurations`"))
@@ -60,7 +64,9 @@ def configure(
     for name in chosen:
         if name not in plans["configurations"]:
             raise InputError(
-                problem(source_file, expected=f"a configuration {name}", found=", ".join(plans["configurations"]))
+                problem(
+                    source_file, expected=f"a configuration {name}", found=", ".join(plans["configurations"])
+                )
             )
     plans = deepcopy(plans)
     plans["plans_name"] = target
@@ -70,7 +76,12 @@ def configure(
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
         raise InputError(
-            problem(target_file, expected="a new plans name", found="other plans", todo="Give another -o, or --overwrite.")
+            problem(
+                target_file,
+                expected="a new plans name",
+                found="other plans",
+                todo="Give another -o, or --overwrite.",
+            )
         )
     with atomic_file(target_file) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -99,5 +110,7 @@ def _change_network(
             raise InputError(f"--scale-features {scale_features}: expected a factor above 0.")
         features = [max(1, round(channels * scale_features)) for channels in stages]
     if len(features) != len(stages) or min(features) < 1:
-        raise InputError(f"--features {list(features)}: expected {len(stages)} channels for {name}, as {stages}.")
+        raise InputError(
+            f"--features {list(features)}: expected {len(stages)} channels for {name}, as {stages}."
+        )
     arguments["features_per_stage"] = list(features)

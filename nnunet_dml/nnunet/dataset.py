@@ -31,7 +31,9 @@ class StackedChannels:
             ValueError: The spatial shapes differ.
         """
         if tuple(first.shape[1:]) != tuple(second.shape[1:]):
-            raise ValueError(f"Expected spatial shape {tuple(first.shape[1:])}, got {tuple(second.shape[1:])}.")
+            raise ValueError(
+                f"Expected spatial shape {tuple(first.shape[1:])}, got {tuple(second.shape[1:])}."
+            )
         self._parts = (first, second)
         self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
 
@@ -59,4 +61,9 @@ class SoftLabelDataset:
     def load_case(self, identifier: str) -> tuple[Any, StackedChannels, Any, dict[str, Any]]:
         """As nnU-Net's, but the segmentation is `[labels, soft 1 … soft F]`, the soft ones quantised."""
         data, labels, previous, properties = self._dataset.load_case(identifier)
-        return data, StackedChannels(labels, open_array(self._folder / f"{identifier}.b2nd")), previous, properties
+        return (
+            data,
+            StackedChannels(labels, open_array(self._folder / f"{identifier}.b2nd")),
+            previous,
+            properties,
+        )

@@ -13,7 +13,10 @@ from torch import distributed as dist
 from nnunet_dml.metrics import bdice_counts, bdice_from_counts, ece_from_counts, reliability_counts
 from nnunet_dml.nnunet.targets import split_soft_target
 
-SERIES = ("val_bdice_per_class", "val_ece")  # kept by upstream's logger, one value an epoch, saved with checkpoints
+SERIES = (
+    "val_bdice_per_class",
+    "val_ece",
+)  # kept by upstream's logger, one value an epoch, saved with checkpoints
 
 
 def batch_statistics(logits: Tensor, target: Tensor) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nnunet_dml._checks import InputError
 
@@ -41,18 +41,27 @@ class LossOptions(_Group):
     )
     weight_ce: float = Field(0.5, ge=0, description="Weight of the cross-entropy.")
     weight_overlap: float = Field(
-        1.5, ge=0, description="Weight of the overlap loss. The default keeps the papers' 1:3 at nnU-Net's total of 2."
+        1.5,
+        ge=0,
+        description="Weight of the overlap loss. The default keeps the papers' 1:3 at nnU-Net's total of 2.",
     )
     variant: Literal[1, 2] = Field(1, description="Variant of the Dice semimetric and Jaccard metric losses.")
     alpha: float = Field(0.5, ge=0, description="Tversky: weight of false positives (overlap=ctl).")
     beta: float = Field(0.5, ge=0, description="Tversky: weight of false negatives (overlap=ctl).")
     gamma: float = Field(1.0, ge=1, description="Focal Tversky: the loss is raised to 1/gamma (overlap=ctl).")
-    background: bool = Field(False, description="Whether the background counts as a class of the overlap loss.")
-    reduction: Literal["plans", "batch", "image"] = Field(
-        "plans", description="Sum the overlap over the batch or per image; 'plans' follows nnU-Net's batch_dice."
+    background: bool = Field(
+        False, description="Whether the background counts as a class of the overlap loss."
     )
-    smooth: float = Field(1e-5, ge=0, description="Added to numerator and denominator of the overlap, as in nnU-Net.")
-    deep_supervision: bool = Field(True, description="Whether the lower resolutions of the decoder get a loss, too.")
+    reduction: Literal["plans", "batch", "image"] = Field(
+        "plans",
+        description="Sum the overlap over the batch or per image; 'plans' follows nnU-Net's batch_dice.",
+    )
+    smooth: float = Field(
+        1e-5, ge=0, description="Added to numerator and denominator of the overlap, as in nnU-Net."
+    )
+    deep_supervision: bool = Field(
+        True, description="Whether the lower resolutions of the decoder get a loss, too."
+    )
 
 
 class TrainingOptions(_Group):
@@ -84,7 +93,9 @@ def listing() -> list[tuple[str, str, Any, str]]:
     rows = []
     for group_name, group in Options.model_fields.items():
         for name, field in group.annotation.model_fields.items():  # type: ignore[union-attr]
-            kind = str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
+            kind = (
+                str(field.annotation) if not isinstance(field.annotation, type) else field.annotation.__name__
+            )
             kind = kind.replace("typing.Literal", "one of ")
             rows.append((f"{group_name}.{name}", kind, field.default, field.description or ""))
     return rows
@@ -117,7 +128,9 @@ def validate(overrides: Mapping[str, Any], *, where: str) -> Options:
     except ValidationError as error:
         raise InputError(*(_line(detail, where) for detail in error.errors())) from None
     if options.loss.weight_ce == 0 and options.loss.weight_overlap == 0:
-        raise InputError(f"{where}: loss.weight_ce and loss.weight_overlap are both 0; set one of them above 0.")
+        raise InputError(
+            f"{where}: loss.weight_ce and loss.weight_overlap are both 0; set one of them above 0."
+        )
     if options.loss.overlap == "ctl" and options.loss.alpha + options.loss.beta == 0:
         raise InputError(f"{where}: loss.alpha + loss.beta is 0; the Tversky loss needs one of them above 0.")
     return options
@@ -145,7 +158,9 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
     if problems:
         raise InputError(*problems)
     options = validate(nested, where="--set")
-    return {group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()}
+    return {
+        group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
+    }
 
 
 def _line(detail: Any, where: str) -> str:
@@ -154,6 +169,3 @@ def _line(detail: Any, where: str) -> str:
         valid = ", ".join(row[0] for row in listing())
         return f"{where}: unknown option {name!r}. Valid ones: {valid}."
     return f"{where}: bad value {detail['input']!r} of {name}. {detail['msg']}."
-
-
-TypeAdapter(Options)  # fails at import if a default violates its own bounds

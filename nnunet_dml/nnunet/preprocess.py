@@ -81,7 +81,8 @@ def to_grid(
         (F, *shape) float32 in [0, 1] with sums of at most 1.
     """
     soft = soft.transpose([0, *(axis + 1 for axis in plans.transpose_forward)])
-    soft = soft[(slice(None), *(slice(low, high) for low, high in properties["bbox_used_for_cropping"]))]
+    box = [slice(None), *(slice(low, high) for low, high in properties["bbox_used_for_cropping"])]
+    soft = soft[tuple(box)]
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     target = list(configuration.spacing)
     if len(target) < len(spacing):  # 2d: slices keep their distance
@@ -140,7 +141,7 @@ def _make(case: _Case, overwrite: bool) -> str:
 
 def _fractional(soft: np.ndarray) -> np.ndarray:
     """Voxels where some class is neither 0 nor 1."""
-    return ((soft > 1e-6) & (soft < 1 - 1e-6)).any(0)
+    return np.any((soft > 1e-6) & (soft < 1 - 1e-6), axis=0)
 
 
 def preprocess(

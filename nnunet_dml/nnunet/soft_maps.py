@@ -98,6 +98,7 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     raw = Path(os.environ["nnUNet_raw"]) / name if os.environ.get("nnUNet_raw") else None
     ending = trainer.dataset_json["file_ending"]
     shares, bad = [], []
+    assert trainer.soft_folder is not None
     for case in cases:
         expected: dict[str, Any] = {"fusion": fusion, "grid": grid_of(trainer.preprocessed_dataset_folder, case)}
         if raw is not None:

@@ -46,7 +46,9 @@ class SoftTargetLoss(nn.Module):
 class HardTargetLoss(nn.Module):
     """The same loss on nnU-Net's own integer targets, one per output under deep supervision."""
 
-    def __init__(self, loss: CrossEntropyOverlapLoss, weights: Sequence[float] | None, ignore_label: int | None) -> None:
+    def __init__(
+        self, loss: CrossEntropyOverlapLoss, weights: Sequence[float] | None, ignore_label: int | None
+    ) -> None:
         """Wrap a loss.
 
         Args:
@@ -60,8 +62,11 @@ class HardTargetLoss(nn.Module):
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         """The loss of one output, or of all of them under deep supervision."""
         if self.weights is None:
+            assert isinstance(output, Tensor)
+            assert isinstance(target, Tensor)
             return self._one(output, target)
-        return sum(w * self._one(o, t) for w, o, t in zip(self.weights, output, target, strict=True) if w != 0)
+        pairs = zip(self.weights, output, target, strict=True)
+        return torch.stack([weight * self._one(o, t) for weight, o, t in pairs if weight != 0]).sum()
 
     def _one(self, logits: Tensor, labels: Tensor) -> Tensor:
         mask = None if self.ignore_label is None else labels != self.ignore_label

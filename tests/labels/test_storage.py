@@ -57,7 +57,11 @@ def test_the_sum_would_exceed_one_without_care():
 
 def test_equal_maps_give_equal_bytes(tmp_path, maps):
     for name in ("a", "b"):
-        save_soft_map(tmp_path / f"{name}.b2nd", maps, metadata={"sources": {"r1": "00"}, "grid": {"shape": [6, 20, 30]}})
+        save_soft_map(
+            tmp_path / f"{name}.b2nd",
+            maps,
+            metadata={"sources": {"r1": "00"}, "grid": {"shape": [6, 20, 30]}},
+        )
     assert (tmp_path / "a.b2nd").read_bytes() == (tmp_path / "b.b2nd").read_bytes()
 
 
@@ -74,7 +78,9 @@ def test_damage_is_known(tmp_path, maps, damage):
         path.write_text("not a soft map")
     elif damage == "flipped":
         middle = len(whole) // 2
-        path.write_bytes(whole[:middle] + bytes(b ^ 0xFF for b in whole[middle : middle + 8]) + whole[middle + 8 :])
+        path.write_bytes(
+            whole[:middle] + bytes(b ^ 0xFF for b in whole[middle : middle + 8]) + whole[middle + 8 :]
+        )
     else:
         import blosc2
 

@@ -16,8 +16,13 @@ def test_the_default_keeps_the_papers_ratio_at_nnunets_total():
 
 
 def test_assignments_are_typed_and_nested():
-    parsed = parse_assignments(["training.epochs=30", "loss.deep_supervision=false", "training.seed=none", "loss.gamma=2"])
-    assert parsed == {"training": {"epochs": 30, "seed": None}, "loss": {"deep_supervision": False, "gamma": 2.0}}
+    parsed = parse_assignments(
+        ["training.epochs=30", "loss.deep_supervision=false", "training.seed=none", "loss.gamma=2"]
+    )
+    assert parsed == {
+        "training": {"epochs": 30, "seed": None},
+        "loss": {"deep_supervision": False, "gamma": 2.0},
+    }
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,11 @@ def test_all_bad_assignments_are_listed_together():
 
 @pytest.mark.parametrize(
     "groups",
-    [{"loss": {"weight_ce": 0, "weight_overlap": 0}}, {"loss": {"overlap": "ctl", "alpha": 0, "beta": 0}}, {"los": {}}],
+    [
+        {"loss": {"weight_ce": 0, "weight_overlap": 0}},
+        {"loss": {"overlap": "ctl", "alpha": 0, "beta": 0}},
+        {"los": {}},
+    ],
 )
 def test_options_that_cannot_train_are_refused(groups):
     with pytest.raises(InputError, match="plans p"):

@@ -112,7 +112,9 @@ class TestPhantom:
 
     @pytest.mark.parametrize("batch_dice", [True, False])
     def test_on_hard_labels_with_equal_weights_the_loss_is_nnunets_own(self, phantom, batch_dice):
-        ours = build("nnUNetTrainerDML", phantom, plans="tiny_hard", loss={"weight_ce": 1, "weight_overlap": 1})
+        ours = build(
+            "nnUNetTrainerDML", phantom, plans="tiny_hard", loss={"weight_ce": 1, "weight_overlap": 1}
+        )
         stock = build("nnUNetTrainerConfigured", phantom)
         check_equal_losses(ours, stock, batch_dice)
 
@@ -165,7 +167,11 @@ class TestPhantom:
     def test_what_is_not_supported_is_refused_with_the_reason(self, phantom, labels, words):
         base = phantom.preprocessed / DATASET
         plans = {**json.loads((base / "tiny.json").read_text()), "continue_training": False}
-        described = {**json.loads((base / "dataset.json").read_text()), "labels": labels, "regions_class_order": [1]}
+        described = {
+            **json.loads((base / "dataset.json").read_text()),
+            "labels": labels,
+            "regions_class_order": [1],
+        }
         with pytest.raises(NotImplementedError, match=words):
             trainers.nnUNetTrainerDML(plans, "2d", 0, described, torch.device("cpu"))
 
@@ -176,18 +182,34 @@ class TestPhantom:
             trainer.initialize()
             trainer.on_train_start()
             trainer.network.train()
-            losses.append([float(trainer.train_step(next(trainer.dataloader_train))["loss"]) for _ in range(3)])
+            losses.append(
+                [float(trainer.train_step(next(trainer.dataloader_train))["loss"]) for _ in range(3)]
+            )
         assert losses[0] == losses[1]
 
     def test_from_training_to_evaluation_with_stock_commands(self, phantom, tmp_path):
-        train = ["nnUNetv2_train", "901", "2d", "0", "-tr", "nnUNetTrainerDML", "-p", "tiny", "--npz", "-device", "cpu"]
+        train = [
+            "nnUNetv2_train",
+            "901",
+            "2d",
+            "0",
+            "-tr",
+            "nnUNetTrainerDML",
+            "-p",
+            "tiny",
+            "--npz",
+            "-device",
+            "cpu",
+        ]
         log = run(*train).stdout
         assert "Training on soft labels (weighted): " in log
         assert log.count(": BDice") == TINY["training"]["epochs"]
         assert log.count(": ECE") == TINY["training"]["epochs"]
         model = phantom.results / DATASET / "nnUNetTrainerDML__tiny__2d"
         assert json.loads((model / "plans.json").read_text())["nnunet_dml"]["training"]["epochs"] == 2
-        out = nnunet_dml("evaluate", "-d", "901", "--model", model.name, "-o", tmp_path / "evaluation", "-np", "1").stdout
+        out = nnunet_dml(
+            "evaluate", "-d", "901", "--model", model.name, "-o", tmp_path / "evaluation", "-np", "1"
+        ).stdout
         assert "BDice" in out
         rows = (tmp_path / "evaluation" / "cases.csv").read_text().splitlines()
         assert rows[0].startswith("case,fold,class,dice,bdice,ece,volume_bias")
@@ -248,12 +270,24 @@ def test_hippocampus_trains_on_its_hard_labels_with_nnunets_loss(real_data, tmp_
     (folders.raw / dataset / "dataset.json").write_text(json.dumps({**described, "numTraining": 10}))
     plan_and_preprocess("4", "3d_fullres")
     tiny = [f"training.{key}={value}" for key, value in TINY["training"].items()]
-    nnunet_dml("configure", "-d", "4", "-o", "tiny", "--scale-features", "0.125", "--batch-size", "2", "--set", *tiny)
+    nnunet_dml(
+        "configure", "-d", "4", "-o", "tiny", "--scale-features", "0.125", "--batch-size", "2", "--set", *tiny
+    )
 
-    ours = build("nnUNetTrainerDML", folders, dataset, configuration="3d_fullres", loss={"weight_ce": 1, "weight_overlap": 1})
+    ours = build(
+        "nnUNetTrainerDML",
+        folders,
+        dataset,
+        configuration="3d_fullres",
+        loss={"weight_ce": 1, "weight_overlap": 1},
+    )
     assert ours.source == "hard"
-    check_equal_losses(ours, build("nnUNetTrainerConfigured", folders, dataset, configuration="3d_fullres"), batch_dice=False)
+    check_equal_losses(
+        ours, build("nnUNetTrainerConfigured", folders, dataset, configuration="3d_fullres"), batch_dice=False
+    )
 
-    log = run("nnUNetv2_train", "4", "3d_fullres", "0", "-tr", "nnUNetTrainerDML", "-p", "tiny", "-device", "cpu").stdout
+    log = run(
+        "nnUNetv2_train", "4", "3d_fullres", "0", "-tr", "nnUNetTrainerDML", "-p", "tiny", "-device", "cpu"
+    ).stdout
     assert "Training on nnU-Net's hard labels." in log
     assert "Mean Validation Dice" in log

@@ -37,7 +37,12 @@ def case(request, tmp_path):
     (tmp_path / "hard").mkdir()
     (tmp_path / "soft").mkdir()
     nnUNetDatasetBlosc2.save_case(
-        maps[:1], labels[None], properties, str(tmp_path / "hard" / "a"), chunks=(1, *shape), blocks=(1, *shape)
+        maps[:1],
+        labels[None],
+        properties,
+        str(tmp_path / "hard" / "a"),
+        chunks=(1, *shape),
+        blocks=(1, *shape),
     )
     save_pickle(properties, str(tmp_path / "hard" / "a.pkl"))
     save_soft_map(tmp_path / "soft" / "a.b2nd", maps, metadata={})
@@ -65,7 +70,9 @@ def test_the_loaders_patch_holds_the_fractions_of_the_map(case):
 def test_padding_is_background(case):
     dim, maps, _, dataset = case
     patch = tuple(n + 8 for n in SHAPE[dim][-dim:])
-    batch = next(loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE)))
+    batch = next(
+        loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE))
+    )
     fractions, labels = split_soft_target(batch["target"])
     inside = (slice(None), slice(None), *[slice(4, -4)] * dim)
     outside = torch.ones_like(labels, dtype=torch.bool)
@@ -89,7 +96,13 @@ def test_the_augmented_fractions_go_with_the_image(case, dummy_2d):
     stock = nnUNetTrainer.get_training_transforms(
         patch, (-3.0, 3.0), None, tuple(range(dim)), dummy_2d, use_mask_for_norm=[False]
     )
-    spatial = ("SpatialTransform", "MirrorTransform", "Convert3DTo2DTransform", "Convert2DTo3DTransform", "RemoveLabelTransform")
+    spatial = (
+        "SpatialTransform",
+        "MirrorTransform",
+        "Convert3DTo2DTransform",
+        "Convert2DTo3DTransform",
+        "RemoveLabelTransform",
+    )
     stock.transforms = [t for t in stock.transforms if type(t).__name__ in spatial]
     moved = next(t for t in stock.transforms if type(t).__name__ == "SpatialTransform")
     moved.p_rotation = moved.p_scaling = 1
@@ -115,7 +128,9 @@ def test_the_previous_stage_stays_a_segmentation_channel():
 
 def test_packing_clips_what_interpolation_overshot():
     packed = PackTargets()(
-        image=torch.zeros(1, 1, 2), regression_target=torch.tensor([[[-0.1, 1.1]]]), segmentation=torch.tensor([[[0, 1]]])
+        image=torch.zeros(1, 1, 2),
+        regression_target=torch.tensor([[[-0.1, 1.1]]]),
+        segmentation=torch.tensor([[[0, 1]]]),
     )
     assert packed["segmentation"].tolist() == [[[0.0, 1.0]], [[0.0, 1.0]]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -37,7 +38,7 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = self.options.loss.deep_supervision
         self.source = soft_maps.resolve_source(self.options.labels.source, self.dataset_json)
-        self.soft_folder = None
+        self.soft_folder: Path | None = None  # unset where only inference is done
         if self.preprocessed_dataset_folder_base is not None:
             self.soft_folder = soft_maps.folder(
                 self.preprocessed_dataset_folder_base, self.configuration_manager.data_identifier, self.source
@@ -94,21 +95,30 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         message = "Training on nnU-Net's hard labels."
         if self.soft:
             with clean_refusal():
-                share = soft_maps.check_for_training(self, sorted({case for keys in self.do_split() for case in keys}))
+                share = soft_maps.check_for_training(
+                    self, sorted({case for keys in self.do_split() for case in keys})
+                )
             message = f"Training on soft labels ({self.source}): {share:.2%} of the voxels are fractional."
         self.print_to_log_file(message)
         super().on_train_start()
 
-    def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset | SoftLabelDataset, nnUNetBaseDataset | SoftLabelDataset]:
+    def get_tr_and_val_datasets(
+        self,
+    ) -> tuple[nnUNetBaseDataset | SoftLabelDataset, nnUNetBaseDataset | SoftLabelDataset]:
         """Upstream's data sets, with the soft maps behind the labels."""
         train, val = super().get_tr_and_val_datasets()
         if not self.soft:
             return train, val
+        assert self.soft_folder is not None
         return SoftLabelDataset(train, self.soft_folder), SoftLabelDataset(val, self.soft_folder)
 
-    def get_training_transforms(self, patch_size: Any, rotation: Any, scales: Any, *args: Any, **kwargs: Any) -> Any:
+    def get_training_transforms(
+        self, patch_size: Any, rotation: Any, scales: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         """Upstream's augmentation; soft targets are averaged down on the device instead of in the loader."""
-        stock = super().get_training_transforms(patch_size, rotation, None if self.soft else scales, *args, **kwargs)
+        stock = super().get_training_transforms(
+            patch_size, rotation, None if self.soft else scales, *args, **kwargs
+        )
         return with_soft_labels(stock, self.num_foreground, soft_maps.SCALE) if self.soft else stock
 
     def get_validation_transforms(self, scales: Any, *args: Any, **kwargs: Any) -> Any:
