@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.nnunet.volumes import split_ending
+from nnunet_dml._images import split_ending
 
 LAYOUTS = ("qubiq", "folders", "flat")
 

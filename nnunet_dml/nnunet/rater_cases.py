@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,19 +11,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_dml._checks import problem
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending, write
 from nnunet_dml.labels import majority_vote
 from nnunet_dml.nnunet.layouts import Case
-from nnunet_dml.nnunet.volumes import (
-    PICTURES,
-    TOLERANCE,
-    Grid,
-    UnreadableError,
-    count_not_finite,
-    read,
-    split_ending,
-    write,
-)
 
 
 @dataclass
@@ -57,7 +47,7 @@ class _Labels:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for path in self.paths:
-            yield sitk.GetArrayFromImage(_read_again(path))
+            yield sitk.GetArrayFromImage(read(path))
 
 
 def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
@@ -68,8 +58,8 @@ def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
         try:
             image = read(path)
             _sidecar(path, image.GetDimension())
-        except UnreadableError as error:
-            facts.problems.append(problem(path, expected=error.expected, found=error.found, todo=error.todo))
+        except InputError as error:
+            facts.problems += error.problems
             continue
         trouble = _image_trouble(image, path, channels_last)
         if trouble:
@@ -82,10 +72,10 @@ def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
             facts.grid, first = grid, path
         else:
             assert first is not None
-            facts.problems += _misfits(facts.grid, first, grid, path, "channel")
+            facts.problems += misfits(path, grid, first, facts.grid)
         facts.channels += channels
     for rater, path in case.raters.items():
-        _inspect_mask(facts, rater, path, first, channels_last)
+        _inspect_mask(facts, rater, path, first)
     return facts
 
 
@@ -116,51 +106,19 @@ def _channel_count(image: sitk.Image, channels_last: bool) -> int:
     return image.GetSize()[-1] if split else image.GetNumberOfComponentsPerPixel()
 
 
-def _misfits(grid: Grid, reference: Path, its: Grid, path: Path, what: str) -> list[str]:
-    """One line for each property in which a file's grid differs from the image's."""
-    pictures = any(split_ending(p.name)[1] in PICTURES for p in (reference, path))
-    rows = []
-    for name, own, other in grid.differences(its, size_only=pictures):
-        tolerance = {"size": "", "direction": f", tolerance {TOLERANCE:g}"}
-        within = tolerance.get(name, f", tolerance {TOLERANCE:g} of the voxel size")
-        expected = f"the image's {name} {own} ({reference}{within})"
-        todo = f"Resample the {what} to the image's grid."
-        if name != "size":
-            todo += " Where only the header is wrong, copy the image's."
-        elif len(grid.size) == len(its.size) + 1 and what == "mask":
-            todo += " Where the image's last axis holds channels, use --channels-last."
-        rows.append(problem(path, expected=expected, found=other, todo=todo))
-    return rows
-
-
-def _inspect_mask(facts: Facts, rater: str, path: Path, image: Path | None, channels_last: bool) -> None:
+def _inspect_mask(facts: Facts, rater: str, path: Path, image: Path | None) -> None:
     try:
         mask = read(path)
-    except UnreadableError as error:
-        facts.problems.append(problem(path, expected=error.expected, found=error.found, todo=error.todo))
+        if facts.grid is not None and image is not None:
+            grid = Grid.of(mask)
+            last = len(facts.grid.size) == len(grid.size) + 1
+            hint = "Where the image's last axis holds channels, use --channels-last." if last else ""
+            facts.problems += misfits(path, grid, image, facts.grid, size_hint=hint)
+        array = mask_of(mask, path)
+    except InputError as error:
+        facts.problems += error.problems
         return
-    if (count := mask.GetNumberOfComponentsPerPixel()) > 1:
-        found = f"{count} ({ {3: 'RGB or a colour palette', 4: 'RGBA'}.get(count, 'a vector image') })"
-        todo = "Save it as a grey picture of label numbers."
-        facts.problems.append(
-            problem(path, expected="a mask with one value per pixel", found=found, todo=todo)
-        )
-        return
-    if facts.grid is not None and image is not None:
-        facts.problems += _misfits(facts.grid, image, Grid.of(mask), path, "mask")
-    array = sitk.GetArrayViewFromImage(mask)
-    if array.dtype.kind == "f":
-        if bad := count_not_finite(path, mask):
-            found = f"{bad} voxels that are NaN or infinite"
-            todo = "Replace them by a label; 0 is the background."
-            facts.problems.append(problem(path, expected="whole numbers as labels", found=found, todo=todo))
-            return
-        if (broken := array[array != np.rint(array)]).size:
-            found = f"{broken.size} fractions such as {broken.flat[0]:.6g}"
-            todo = "Masks of single raters hold label numbers; threshold or round the map first."
-            facts.problems.append(problem(path, expected="whole numbers as labels", found=found, todo=todo))
-            return
-    if array.dtype.kind == "f" or array.dtype.itemsize > 1:
+    if array.dtype.itemsize > 1:
         facts.wide += (rater,)
     if (low := array.min()) < 0:
         todo = "Renumber the labels; 0 is the background."
@@ -183,7 +141,8 @@ def write_case(case: Case, target: Target) -> int:
         The number of voxels in which labels were tied.
 
     Raises:
-        OSError: A file could not be written, or was damaged after the check.
+        InputError: A file was damaged after the check.
+        OSError: A file could not be written.
     """
     grid = _write_images(case, target)
     raters = target.folder / "ratersTr" / case.name
@@ -191,13 +150,12 @@ def write_case(case: Case, target: Target) -> int:
     dtype = np.min_scalar_type(max(target.labels.values()))
     paths = []
     for rater, path in case.raters.items():
-        source = sitk.GetArrayViewFromImage(
-            mask := _read_again(path)
-        )  # the view does not keep the image alive
+        image = read(path)
+        source = sitk.GetArrayViewFromImage(image)  # a view does not keep its image alive
         labels = np.zeros(source.shape, dtype=dtype)
         for value, label in target.labels.items():
             labels[source == value] = label
-        del source, mask
+        del source, image
         paths.append(raters / f"{rater}{target.ending}")
         write(labels, grid, paths[-1])
     consensus, tied = majority_vote(_Labels(paths), num_classes=max(target.labels.values()) + 1)
@@ -209,20 +167,12 @@ def write_case(case: Case, target: Target) -> int:
     return tied
 
 
-def _read_again(path: Path) -> sitk.Image:
-    """Read a file that the check found readable."""
-    try:
-        return read(path)
-    except UnreadableError as error:
-        raise OSError(errno.EIO, f"changed during the conversion, found {error.found}", str(path)) from None
-
-
 def _write_images(case: Case, target: Target) -> Grid:
     """Copy the images, split into channels where they hold several; returns the grid of the first."""
     grid: Grid | None = None
     number = 0
     for path in case.images:
-        image = _read_again(path)
+        image = read(path)
         grid = grid or _grid(image, target.channels_last)
         ending = split_ending(path.name)[1]
         split = target.channels_last or image.GetDimension() == 4
@@ -257,8 +207,9 @@ def _sidecar(image: Path, dimensions: int) -> str:
             try:
                 spacing = [float(value) for value in json.loads(path.read_text())["spacing"]]
             except (ValueError, KeyError, TypeError):
-                raise UnreadableError(
-                    f'{{"spacing": [z, y, x]}} in {name}', "something else", "Mend it."
+                expected = '{"spacing": [z, y, x]}'
+                raise InputError(
+                    problem(path, expected=expected, found="something else", todo="Mend it.")
                 ) from None
             return json.dumps({"spacing": spacing})
     return ""

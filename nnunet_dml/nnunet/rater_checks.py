@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._images import split_ending
 from nnunet_dml.nnunet.layouts import Case
 from nnunet_dml.nnunet.rater_cases import Facts
-from nnunet_dml.nnunet.volumes import split_ending
 
 
 def check_names(labels: Mapping[str, int] | None, channel_names: Sequence[str] | None) -> None:

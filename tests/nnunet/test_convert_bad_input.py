@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_dml import _images
 from nnunet_dml._checks import InputError
-from nnunet_dml.nnunet import rater_cases, volumes
+from nnunet_dml.nnunet import rater_cases
 from nnunet_dml.nnunet.convert import convert_raters
 from tests.nnunet.convert_helpers import folders_source, load, save, tree
 
@@ -101,7 +102,7 @@ class TestFiles:
 
     def test_size(self, raw, src):
         save(src / self.mask, np.zeros((4, 7, 5), np.uint8))
-        self.check(raw, src, "expected the image's size (5, 6, 4)", "found (5, 7, 4)", "images/a.nii.gz")
+        self.check(raw, src, "expected size (5, 6, 4) of", "found (5, 7, 4)", "images/a.nii.gz")
 
     @pytest.mark.parametrize(
         ("change", "words"),
@@ -119,7 +120,7 @@ class TestFiles:
     )
     def test_geometry(self, raw, src, change, words):
         save(src / self.mask, load(src / self.mask), **change)
-        self.check(raw, src, *words, "Resample the mask")
+        self.check(raw, src, *words, "Resample it")
 
     @pytest.mark.parametrize(("shift", "refused"), [(0.4e-6, False), (0.6e-6, True)])
     def test_tolerance_is_that_of_simpleitk(self, raw, tmp_path, shift, refused):
@@ -140,7 +141,7 @@ class TestFiles:
         soft = load(src / self.mask).astype(np.float32)
         soft[0, 0, :2] = 0.25
         save(src / self.mask, soft)
-        self.check(raw, src, "expected whole numbers as labels, found 2 fractions such as 0.25")
+        self.check(raw, src, "expected whole numbers as labels, found 2 voxels with others, such as 0.25")
 
     def test_nan(self, raw, src):
         soft = load(src / self.mask).astype(np.float32)
@@ -161,7 +162,10 @@ class TestFiles:
     def test_rgb_mask(self, raw, src):
         (src / self.mask).unlink()
         save(src / "raters/r2/a.png", np.zeros((6, 5, 3), np.uint8), vector=True)
-        self.check(raw, src, "one value per pixel, found 3 (RGB", where="raters/r2/a.png")
+        rows = problems(src)  # of another size as well
+        assert all(row.startswith(f"{src / 'raters/r2/a.png'}: expected ") for row in rows)
+        assert "found (5, 6)" in rows[0]
+        assert "one value per pixel, found 3 (RGB" in rows[1]
 
     def test_missing_image(self, raw, src):
         (src / "images/a.nii.gz").unlink()
@@ -224,7 +228,7 @@ class TestFiles:
     def test_channels_on_other_grids(self, raw, src):
         (src / "images/a.nii.gz").rename(src / "images/a_0000.nii.gz")
         save(src / "images/a_0001.nii.gz", np.zeros((4, 6, 6), np.uint8))
-        assert "images/a_0001.nii.gz: expected the image's size (5, 6, 4)" in problems(src)[0]
+        assert "images/a_0001.nii.gz: expected size (5, 6, 4) of" in problems(src)[0]
 
     def test_channel_gap(self, raw, src):
         (src / "images/a.nii.gz").rename(src / "images/a_0001.nii.gz")
@@ -357,7 +361,7 @@ class TestFullDisk:
         convert(src)
         before = tree(raw)
         monkeypatch.setattr(
-            volumes.sitk, "WriteImage", lambda *_: (_ for _ in ()).throw(RuntimeError("ITK ERROR: no"))
+            _images.sitk, "WriteImage", lambda *_: (_ for _ in ()).throw(RuntimeError("ITK ERROR: no"))
         )
         with pytest.raises(OSError, match="is the disk full"):
             convert(src, overwrite=True)
@@ -368,9 +372,9 @@ class TestFullDisk:
         """SimpleITK reports no error for some formats on a device without space."""
         (tmp_path / f"full{ending}").symlink_to("/dev/full")
         array = np.arange(30, dtype=np.uint8).reshape(5, 6)
-        grid = volumes.Grid((6, 5), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
+        grid = _images.Grid((6, 5), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
         with pytest.raises(OSError, match="is the disk full"):
-            volumes.write(array, grid, tmp_path / f"full{ending}")
+            _images.write(array, grid, tmp_path / f"full{ending}")
 
     @pytest.mark.parametrize("processes", [1, 2])
     def test_limit_on_the_size_of_files(self, raw, tmp_path, processes):

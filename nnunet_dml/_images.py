@@ -24,22 +24,17 @@ from typing import IO, NamedTuple, cast
 import numpy as np
 import SimpleITK as sitk
 
+from nnunet_dml._checks import InputError, problem
+
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # those of nnU-Net
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # no geometry that nnU-Net would read; RGB stays in one file
 TOLERANCE = (
     1e-6  # SimpleITK's default: of the first voxel size for spacing and origin, absolute for directions
 )
+_LARGEST_LABEL = 2**31 - 1
+_COPY = "Copy it again from its source."
 
 sitk.ProcessObject.GlobalWarningDisplayOff()
-
-
-class UnreadableError(Exception):
-    """A file that cannot be read: what was expected, what was found, what to do."""
-
-    def __init__(self, expected: str, found: str, todo: str) -> None:
-        """Keep the parts, which become one line about the file."""
-        super().__init__(expected, found, todo)
-        self.expected, self.found, self.todo = expected, found, todo
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -97,37 +92,124 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "(" + ", ".join(f"{value:.10g}" for value in values) + ")"
 
 
+def misfits(path: Path, grid: Grid, reference: Path, its: Grid, *, size_hint: str = "") -> list[str]:
+    """One line for each property in which a file's grid differs from that of a reference.
+
+    Args:
+        path: The file.
+        grid: Its grid.
+        reference: The file whose grid it should have.
+        its: That grid.
+        size_hint: What else to do where the sizes differ.
+    """
+    pictures = any(split_ending(file.name)[1] in PICTURES for file in (reference, path))
+    rows = []
+    for name, own, found in its.differences(grid, size_only=pictures):
+        if name == "size":
+            within, todo = "", f"Resample it to that grid. {size_hint}".strip()
+        else:
+            within = f", tolerance {TOLERANCE:g}" + " of the voxel size" * (name != "direction")
+            todo = "Resample it to that grid; where only the header is wrong, copy the other's."
+        rows.append(problem(path, expected=f"{name} {own} of {reference}{within}", found=found, todo=todo))
+    return rows
+
+
+def check_whole(path: Path) -> None:
+    """Check that a file is there and as long as it should be, as far as its format tells without its voxels.
+
+    Raises:
+        InputError: The file is missing, empty, may not be read, or is a truncated or damaged NIfTI or BMP.
+    """
+    kind = _kind(path)
+    expected = f"a readable {kind} file"
+    if not path.is_file():
+        raise InputError(problem(path, expected=expected, found="no file", todo="Restore it."))
+    if not os.access(path, os.R_OK):
+        todo = "Change its permissions."
+        raise InputError(problem(path, expected=expected, found="no permission to read it", todo=todo))
+    if path.stat().st_size == 0:
+        raise InputError(problem(path, expected=expected, found="an empty file", todo=_COPY))
+    if missing := _missing_bytes(path, kind):
+        raise InputError(problem(path, expected=f"a whole {kind} file", found=missing, todo=_COPY))
+
+
 def read(path: Path) -> sitk.Image:
     """Read an image file.
 
     Raises:
-        UnreadableError: The file is missing, empty, truncated, damaged or not of its format.
+        InputError: The file is missing, empty, truncated, damaged or not of its format.
     """
-    kind = split_ending(path.name)[1].lstrip(".")
-    expected = f"a readable {kind} file"
-    if not path.is_file():
-        raise UnreadableError(expected, "no file", "Restore it.")
-    if not os.access(path, os.R_OK):
-        raise UnreadableError(expected, "no permission to read it", "Change its permissions.")
-    if path.stat().st_size == 0:
-        raise UnreadableError(expected, "an empty file", "Copy it again from its source.")
-    if missing := _missing_bytes(path, kind):
-        raise UnreadableError(f"a whole {kind} file", missing, "Copy it again from its source.")
+    check_whole(path)
+    kind = _kind(path)
     with _quiet() as said:
         try:
             image = _read_bmp(path) if kind == "bmp" else sitk.ReadImage(str(path))
         except (RuntimeError, OSError, ValueError) as error:
-            raise UnreadableError(expected, _reason(error, path), "Copy or export it again.") from None
+            expected, todo = f"a readable {kind} file", "Copy or export it again."
+            raise InputError(
+                problem(path, expected=expected, found=_reason(error, path), todo=todo)
+            ) from None
         noise = said()
+    missing = ""
     if kind in ("tif", "tiff") and re.search(r"Failed to read directory|IO error", noise):
-        raise UnreadableError(f"a whole {kind} file", "a truncated one", "Copy it again from its source.")
+        missing = "a truncated one"
     if kind == "gipl":
-        voxels = math.prod(image.GetSize()) * image.GetSizeOfPixelComponent()
-        if path.stat().st_size < 256 + voxels:
-            raise UnreadableError(
-                f"{256 + voxels} bytes", f"{path.stat().st_size}", "Copy it again from its source."
-            )
+        size = path.stat().st_size
+        wanted = 256 + math.prod(image.GetSize()) * image.GetSizeOfPixelComponent()
+        missing = f"{size} of {wanted} bytes" if size < wanted else ""
+    if missing:
+        raise InputError(problem(path, expected=f"a whole {kind} file", found=missing, todo=_COPY))
     return image
+
+
+def read_mask(path: Path) -> tuple[np.ndarray, Grid]:
+    """Read a mask of label numbers.
+
+    Returns:
+        Integers in SimpleITK's order of array axes, (z, y, x) or (y, x), and their grid, whose axes are x, y, z.
+
+    Raises:
+        InputError: The file cannot be read whole, has several values per voxel, or others than whole numbers.
+    """
+    image = read(path)
+    return mask_of(image, path), Grid.of(image)
+
+
+def mask_of(image: sitk.Image, path: Path) -> np.ndarray:
+    """The label numbers of an image that was read from a file; see `read_mask`."""
+    if (count := image.GetNumberOfComponentsPerPixel()) > 1:
+        found = f"{count} ({ {3: 'RGB or a colour palette', 4: 'RGBA'}.get(count, 'a vector image') })"
+        todo = "Save it as a grey picture of label numbers."
+        raise InputError(problem(path, expected="a mask with one value per pixel", found=found, todo=todo))
+    return whole_numbers(sitk.GetArrayFromImage(image), path, not_finite=count_not_finite(path, image))
+
+
+def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = None) -> np.ndarray:
+    """A file's values as integers; floats become int64.
+
+    Args:
+        array: The values.
+        path: The file, for messages.
+        not_finite: How many values of the file are NaN or infinite; None counts them in `array`.
+
+    Raises:
+        InputError: Values are NaN, infinite, fractions, or too large for a label.
+    """
+    if array.dtype.kind != "f":
+        return array
+    expected = "whole numbers as labels"
+    if bad := np.count_nonzero(~np.isfinite(array)) if not_finite is None else not_finite:
+        found, todo = (
+            f"{bad} voxels that are NaN or infinite",
+            "Replace them by a label; 0 is the background.",
+        )
+        raise InputError(problem(path, expected=expected, found=found, todo=todo))
+    broken = array[(array != np.rint(array)) | (np.abs(array) > _LARGEST_LABEL)]
+    if broken.size:
+        found = f"{broken.size} voxels with others, such as {broken[0]:.6g}"
+        todo = "A rater's mask holds label numbers; threshold or round the map first."
+        raise InputError(problem(path, expected=expected, found=found, todo=todo))
+    return array.astype(np.int64)
 
 
 def count_not_finite(path: Path, image: sitk.Image) -> int:
@@ -167,20 +249,24 @@ def write(array: np.ndarray, grid: Grid, path: Path) -> None:
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
-    compress = split_ending(path.name)[1] not in (
-        ".tif",
-        ".tiff",
-    )  # tifffile needs extra codecs for ITK's choice
+    compress = _kind(path) not in ("tif", "tiff")  # tifffile needs extra codecs for ITK's choice
     try:
         with _quiet():
             sitk.WriteImage(image, str(path), compress)
         back = sitk.GetArrayFromImage(read(path))
         whole = np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
-    except (RuntimeError, UnreadableError) as error:
-        reason = _reason(error, path) if isinstance(error, RuntimeError) else error.found
+    except RuntimeError as error:
+        reason = _reason(error, path)
         raise OSError(errno.EIO, f"could not be written ({reason}); is the disk full?", str(path)) from None
+    except InputError:
+        whole = False
     if not whole:
         raise OSError(errno.EIO, "could not be written whole; is the disk full?", str(path))
+
+
+def _kind(path: Path) -> str:
+    """An ending without its dot."""
+    return split_ending(path.name)[1].lstrip(".") or "image"
 
 
 @contextmanager
