@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nnunet_dml._checks import InputError
 
@@ -63,6 +63,14 @@ class LossOptions(_Group):
         True, description="Whether the lower resolutions of the decoder get a loss, too."
     )
 
+    @model_validator(mode="after")
+    def _something_is_learnt(self) -> LossOptions:
+        if self.weight_ce == 0 and self.weight_overlap == 0:
+            raise ValueError("loss.weight_ce and loss.weight_overlap are both 0; set one of them above 0.")
+        if self.alpha + self.beta == 0:
+            raise ValueError("loss.alpha and loss.beta are both 0; set one of them above 0.")
+        return self
+
 
 class TrainingOptions(_Group):
     """nnU-Net's schedule and optimizer settings."""
@@ -114,7 +122,7 @@ def merge(*overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def validate(overrides: Mapping[str, Any], *, where: str) -> Options:
-    """Check nested groups of options.
+    """Check nested groups of options, each and together.
 
     Args:
         overrides: Groups as in the plans file.
@@ -123,16 +131,16 @@ def validate(overrides: Mapping[str, Any], *, where: str) -> Options:
     Raises:
         InputError: An unknown option or a bad value; one line each, with the valid ones.
     """
-    try:
-        options = Options.model_validate(overrides)
-    except ValidationError as error:
-        raise InputError(*(_line(detail, where) for detail in error.errors())) from None
-    if options.loss.weight_ce == 0 and options.loss.weight_overlap == 0:
-        raise InputError(
-            f"{where}: loss.weight_ce and loss.weight_overlap are both 0; set one of them above 0."
-        )
-    if options.loss.overlap == "ctl" and options.loss.alpha + options.loss.beta == 0:
-        raise InputError(f"{where}: loss.alpha + loss.beta is 0; the Tversky loss needs one of them above 0.")
+    options = _parse(overrides, where)
+    loss, defaults = options.loss, LossOptions()
+    problems = []
+    for names, overlaps in ((("alpha", "beta", "gamma"), ("ctl",)), (("variant",), ("dml", "jml"))):
+        unread = [f"loss.{name}" for name in names if getattr(loss, name) != getattr(defaults, name)]
+        if unread and loss.overlap not in overlaps:
+            needed = " or ".join(f"loss.overlap={overlap}" for overlap in overlaps)
+            problems.append(f"{where}: {', '.join(unread)} is read with {needed} only, found {loss.overlap}.")
+    if problems:
+        raise InputError(*problems)
     return options
 
 
@@ -157,10 +165,17 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         nested.setdefault(group, {})[key] = None if value.lower() in ("none", "null") else value
     if problems:
         raise InputError(*problems)
-    options = validate(nested, where="--set")
+    options = _parse(nested, "--set")
     return {
         group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
     }
+
+
+def _parse(overrides: Mapping[str, Any], where: str) -> Options:
+    try:
+        return Options.model_validate(overrides)
+    except ValidationError as error:
+        raise InputError(*(_line(detail, where) for detail in error.errors())) from None
 
 
 def _line(detail: Any, where: str) -> str:
@@ -168,4 +183,6 @@ def _line(detail: Any, where: str) -> str:
     if detail["type"] == "extra_forbidden":
         valid = ", ".join(row[0] for row in listing())
         return f"{where}: unknown option {name!r}. Valid ones: {valid}."
+    if detail["type"] == "value_error":
+        return f"{where}: {detail['ctx']['error']}"
     return f"{where}: bad value {detail['input']!r} of {name}. {detail['msg']}."

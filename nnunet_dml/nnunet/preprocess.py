@@ -60,13 +60,19 @@ class RaterMaps:
             if labels.min() < 0 or labels.max() >= self.num_classes:
                 found = f"{labels.min()} … {labels.max()}"
                 raise InputError(
-                    problem(path, expected=f"labels 0 … {self.num_classes - 1} as in dataset.json", found=found)
+                    problem(
+                        path, expected=f"labels 0 … {self.num_classes - 1} as in dataset.json", found=found
+                    )
                 )
             yield labels.astype(np.uint8 if self.num_classes <= 256 else np.uint16)
 
 
 def to_grid(
-    soft: np.ndarray, properties: dict[str, Any], shape: Sequence[int], plans: PlansManager, configuration: ConfigurationManager
+    soft: np.ndarray,
+    properties: dict[str, Any],
+    shape: Sequence[int],
+    plans: PlansManager,
+    configuration: ConfigurationManager,
 ) -> np.ndarray:
     """Bring fractions from original space to nnU-Net's preprocessed grid.
 
@@ -87,7 +93,9 @@ def to_grid(
     target = list(configuration.spacing)
     if len(target) < len(spacing):  # 2d: slices keep their distance
         target = [spacing[0], *target]
-    resampled = np.asarray(configuration.resampling_fn_probabilities(np.ascontiguousarray(soft), shape, spacing, target))
+    resampled = np.asarray(
+        configuration.resampling_fn_probabilities(np.ascontiguousarray(soft), shape, spacing, target)
+    )
     resampled = np.clip(resampled, 0, 1).astype(np.float32)
     total = resampled.sum(0, keepdims=True)
     return resampled / np.maximum(total, 1)
@@ -172,7 +180,9 @@ def preprocess(
     """
     for fusion in fusions:
         if fusion not in FUSIONS:
-            raise InputError(problem(f"--fusion {fusion}", expected=f"one of {', '.join(FUSIONS)}", found=fusion))
+            raise InputError(
+                problem(f"--fusion {fusion}", expected=f"one of {', '.join(FUSIONS)}", found=fusion)
+            )
     raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
     preprocessed = environment_folder("nnUNet_preprocessed") / raw.name
     plans_file = preprocessed / f"{plans_name}.json"
@@ -187,7 +197,11 @@ def preprocess(
     for name in configurations or plans.available_configurations:
         if name not in plans.available_configurations:
             raise InputError(
-                problem(plans_file, expected=f"a configuration {name}", found=", ".join(plans.available_configurations))
+                problem(
+                    plans_file,
+                    expected=f"a configuration {name}",
+                    found=", ".join(plans.available_configurations),
+                )
             )
         identifier = plans.get_configuration(name).data_identifier
         if configurations or (preprocessed / identifier).is_dir():
@@ -199,13 +213,24 @@ def preprocess(
         cases = sorted(path.stem for path in folder.glob("*.pkl"))
         if not cases:
             todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration}` first."
-            raise InputError(problem(folder, expected="nnU-Net's preprocessed cases", found="none", todo=todo))
-        files = {case: soft_maps.rater_files(raw, case, dataset_json["file_ending"]) for case in cases}
+            raise InputError(
+                problem(folder, expected="nnU-Net's preprocessed cases", found="none", todo=todo)
+            )
+        files = {case: soft_maps.mask_files(raw, case, dataset_json["file_ending"]) for case in cases}
         missing += [path for masks in files.values() for path in masks.values() if not path.is_file()]
         for fusion in fusions:
             out = soft_maps.folder(preprocessed, identifier, fusion)
             jobs[configuration, fusion] = [
-                _Case(case, files[case], out / f"{case}.b2nd", folder, fusion, plans_file, configuration, num_classes)
+                _Case(
+                    case,
+                    files[case],
+                    out / f"{case}.b2nd",
+                    folder,
+                    fusion,
+                    plans_file,
+                    configuration,
+                    num_classes,
+                )
                 for case in cases
             ]
     if missing:
@@ -247,7 +272,9 @@ def _summary(work: list[_Case], done: dict[Path, str]) -> dict[str, Any]:
         "fusion": work[0].fusion,
         "cases": {reason: did.count(reason) for reason in sorted(set(did))},
         "without_raters": [case.name for case in work if list(case.files) == ["labelsTr"]],
-        "single_rater": [case.name for case in work if len(case.files) == 1 and list(case.files) != ["labelsTr"]],
+        "single_rater": [
+            case.name for case in work if len(case.files) == 1 and list(case.files) != ["labelsTr"]
+        ],
         "fractional_raw": float(np.mean([m["fractional_raw"] for m in metadata])),
         "fractional": float(np.mean([m["fractional"] for m in metadata])),
     }

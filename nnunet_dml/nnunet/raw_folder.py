@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
-
-_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+from nnunet_dml._folders import VARIABLES, environment_folder, folder_if_there
 
 
 def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
@@ -18,18 +17,13 @@ def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
     if not match:
         expected = "three digits and a name, such as 501_BrainGrowth"
         raise InputError(problem("--dataset", expected=expected, found=repr(dataset)))
-    if not os.environ.get("nnUNet_raw"):  # noqa: SIM112
-        todo = "Run: export nnUNet_raw=/path/to/nnUNet_raw"
-        raise InputError(
-            problem("nnUNet_raw", expected="a folder in this variable", found="it is unset", todo=todo)
-        )
-    raw = Path(os.environ["nnUNet_raw"])  # noqa: SIM112
+    raw = environment_folder("nnUNet_raw", must_exist=False)
     name = f"Dataset{match[1]}_{match[2]}"
     taken = [
         path
-        for variable in _FOLDERS
-        if os.environ.get(variable) and Path(os.environ[variable]).is_dir()
-        for path in sorted(Path(os.environ[variable]).glob(f"Dataset{match[1]}*"))
+        for variable in VARIABLES
+        if (folder := folder_if_there(variable))
+        for path in sorted(folder.glob(f"Dataset{match[1]}*"))
         if path.name != name
     ]
     if taken:

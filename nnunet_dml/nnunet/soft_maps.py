@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
 from nnunet_dml._checks import InputError
+from nnunet_dml._folders import folder_if_there, rater_files
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
 
 if TYPE_CHECKING:
@@ -41,17 +41,17 @@ def command_for(dataset: str, plans_name: str, configuration: str, fusion: str) 
     return f"nnunet-dml preprocess -d {dataset} -c {configuration}{plans}{labels}"
 
 
-def rater_files(raw: Path, case: str, file_ending: str) -> dict[str, Path]:
+def mask_files(raw: Path, case: str, file_ending: str) -> dict[str, Path]:
     """The mask files of a case by rater, in order; the consensus alone where the case has no raters."""
-    files = sorted((raw / "ratersTr" / case).glob(f"*{file_ending}"))
-    if files:
-        return {path.name[: -len(file_ending)]: path for path in files}
-    return {"labelsTr": raw / "labelsTr" / f"{case}{file_ending}"}
+    consensus = raw / "labelsTr" / f"{case}{file_ending}"
+    return rater_files(raw, case, file_ending) or {"labelsTr": consensus}
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
     """A digest of every file's bytes."""
-    return {name: hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for name, path in files.items()}
+    return {
+        name: hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest() for name, path in files.items()
+    }
 
 
 def grid_of(arrays: str | Path, case: str) -> dict[str, Any]:
@@ -95,14 +95,17 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
         InputError: Maps are missing, damaged or stale; with the command that makes them.
     """
     name, fusion = trainer.plans_manager.dataset_name, trainer.source
-    raw = Path(os.environ["nnUNet_raw"]) / name if os.environ.get("nnUNet_raw") else None
+    raw = folder_if_there("nnUNet_raw")
     ending = trainer.dataset_json["file_ending"]
     shares, bad = [], []
     assert trainer.soft_folder is not None
     for case in cases:
-        expected: dict[str, Any] = {"fusion": fusion, "grid": grid_of(trainer.preprocessed_dataset_folder, case)}
+        expected: dict[str, Any] = {
+            "fusion": fusion,
+            "grid": grid_of(trainer.preprocessed_dataset_folder, case),
+        }
         if raw is not None:
-            files = rater_files(raw, case, ending)
+            files = mask_files(raw / name, case, ending)
             if all(path.is_file() for path in files.values()):
                 expected["sources"] = digests(files)
         path = trainer.soft_folder / f"{case}.b2nd"
@@ -114,5 +117,7 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     if bad:
         listed = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         command = command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name, fusion)
-        raise InputError(f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {listed}. Run `{command}`.")
+        raise InputError(
+            f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {listed}. Run `{command}`."
+        )
     return sum(shares) / len(shares)

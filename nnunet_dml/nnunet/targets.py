@@ -57,17 +57,18 @@ class HardTargetLoss(nn.Module):
             ignore_label: Label of voxels that do not count.
         """
         super().__init__()
-        self.loss, self.weights, self.ignore_label = loss, weights, ignore_label
+        self.deep_supervision = weights is not None
+        self.loss = loss if weights is None else DeepSupervisionLoss(loss, weights, targets_per_output=True)
+        self.ignore_label = ignore_label
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
         """The loss of one output, or of all of them under deep supervision."""
-        if self.weights is None:
-            assert isinstance(output, Tensor)
-            assert isinstance(target, Tensor)
-            return self._one(output, target)
-        pairs = zip(self.weights, output, target, strict=True)
-        return torch.stack([weight * self._one(o, t) for weight, o, t in pairs if weight != 0]).sum()
-
-    def _one(self, logits: Tensor, labels: Tensor) -> Tensor:
-        mask = None if self.ignore_label is None else labels != self.ignore_label
-        return self.loss(logits, one_hot(labels, logits.shape[1], ignore_label=self.ignore_label), mask)
+        outputs, targets = (output, target) if self.deep_supervision else ([output], [target])
+        hot = [
+            one_hot(t, o.shape[1], ignore_label=self.ignore_label)
+            for o, t in zip(outputs, targets, strict=True)
+        ]
+        masks = None if self.ignore_label is None else [t != self.ignore_label for t in targets]
+        if self.deep_supervision:
+            return self.loss(output, hot, masks)
+        return self.loss(output, hot[0], masks and masks[0])

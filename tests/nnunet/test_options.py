@@ -37,6 +37,7 @@ def test_assignments_are_typed_and_nested():
         ("loss.variant=3", "loss.variant"),
         ("loss.weight_ce=nan", "loss.weight_ce"),
         ("loss.weight_ce=-1", "loss.weight_ce"),
+        ("loss=1", "expected name=value"),
     ],
 )
 def test_bad_assignments_are_refused_with_the_valid_ones(assignment, words):
@@ -56,6 +57,8 @@ def test_all_bad_assignments_are_listed_together():
         {"loss": {"weight_ce": 0, "weight_overlap": 0}},
         {"loss": {"overlap": "ctl", "alpha": 0, "beta": 0}},
         {"los": {}},
+        {"loss": {"gamma": 2}},
+        {"loss": {"overlap": "sdl", "variant": 2}},
     ],
 )
 def test_options_that_cannot_train_are_refused(groups):
@@ -73,3 +76,16 @@ def test_every_option_is_explained():
     rows = listing()
     assert {"labels.source", "loss.weight_ce", "training.epochs"} <= {name for name, *_ in rows}
     assert all(len(description) > 10 for *_, description in rows)
+
+
+def test_combinations_that_no_trainer_can_use_are_refused_when_the_plans_are_written():
+    with pytest.raises(InputError, match="both 0"):
+        parse_assignments(["loss.alpha=0", "loss.beta=0"])
+    with pytest.raises(InputError, match="both 0"):
+        parse_assignments(["loss.weight_ce=0", "loss.weight_overlap=0"])
+
+
+def test_an_option_that_the_overlap_does_not_read_is_refused():
+    with pytest.raises(InputError, match="loss.gamma is read with loss.overlap=ctl only, found dml"):
+        validate({"loss": {"gamma": 2}}, where="plans p")
+    assert validate({"loss": {"gamma": 2, "overlap": "ctl"}}, where="plans p").loss.gamma == 2
