@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +53,26 @@ def configure(
         raise InputError(
             problem(source_file, expected="nnU-Net's plans", found=f"no such file (there: {there})")
         )
+    if not re.fullmatch(r"[\w.-]+", target):
+        raise InputError(
+            f"-o {target}: expected a plain name such as nnUNetPlans_uniform; it becomes part of folder names."
+        )
     if target == source:
         raise InputError(
             f"-o {target}: expected another name than -p {source}; the plans of a name never change."
         )
-    plans = json.loads(source_file.read_text(encoding="utf-8"))
-    if "configurations" not in plans:
-        raise InputError(problem(source_file, expected="nnU-Net's plans", found="no `configurations`"))
-    chosen = list(configurations or plans["configurations"])
+    try:
+        plans = json.loads(source_file.read_text(encoding="utf-8"))
+        available = dict(plans["configurations"])
+    except (ValueError, KeyError, TypeError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(problem(source_file, expected="nnU-Net's plans", found=found)) from None
+    chosen = list(configurations or available)
     for name in chosen:
-        if name not in plans["configurations"]:
+        if name not in available:
             raise InputError(
-                problem(
-                    source_file, expected=f"a configuration {name}", found=", ".join(plans["configurations"])
-                )
+                problem(source_file, expected=f"a configuration {name}", found=", ".join(available))
             )
-    plans = deepcopy(plans)
     plans["plans_name"] = target
     plans[KEY] = merge(plans.get(KEY, {}), options)
     for name in chosen:

@@ -1,0 +1,148 @@
+"""`nnunet-dml configure`: a plans file of its own, the same preprocessed data."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nnunet_dml.cli.main import main
+
+PLANS = {
+    "plans_name": "nnUNetPlans",
+    "configurations": {
+        "2d": {
+            "data_identifier": "nnUNetPlans_2d",
+            "batch_size": 12,
+            "architecture": {"arch_kwargs": {"features_per_stage": [32, 64, 128]}},
+        },
+        "3d_lowres": {
+            "data_identifier": "nnUNetPlans_3d_lowres",
+            "batch_size": 2,
+            "architecture": {"arch_kwargs": {"features_per_stage": [32, 64]}},
+        },
+        "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    folder = tmp_path / "Dataset501_Name"
+    folder.mkdir()
+    (folder / "nnUNetPlans.json").write_text(json.dumps(PLANS))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    return folder
+
+
+def configure(*arguments):
+    return main(["configure", "-d", "501", *arguments])
+
+
+def test_options_go_into_new_plans_and_nothing_else_changes(folder):
+    assert (
+        configure(
+            "-o",
+            "mine",
+            "--set",
+            "labels.source=uniform",
+            "training.epochs=3",
+            "--set",
+            "loss.weight_ce=0.25",
+        )
+        == 0
+    )
+    written = json.loads((folder / "mine.json").read_text())
+    assert written.pop("nnunet_dml") == {
+        "labels": {"source": "uniform"},
+        "training": {"epochs": 3},
+        "loss": {"weight_ce": 0.25},
+    }
+    assert written.pop("plans_name") == "mine"
+    assert written["configurations"] == PLANS["configurations"]
+    assert json.loads((folder / "nnUNetPlans.json").read_text()) == PLANS
+
+
+def test_options_add_up_over_plans(folder):
+    assert configure("-o", "first", "--set", "training.epochs=3", "labels.source=uniform") == 0
+    assert configure("-p", "first", "-o", "second", "--set", "training.epochs=4") == 0
+    options = json.loads((folder / "second.json").read_text())["nnunet_dml"]
+    assert options == {"labels": {"source": "uniform"}, "training": {"epochs": 4}}
+
+
+def test_width_and_batch_size(folder):
+    assert configure("-o", "narrow", "--scale-features", "0.5", "--batch-size", "8", "-c", "2d") == 0
+    changed = json.loads((folder / "narrow.json").read_text())["configurations"]
+    assert changed["2d"]["batch_size"] == 8
+    assert changed["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64]
+    assert changed["2d"]["data_identifier"] == "nnUNetPlans_2d"
+    assert changed["3d_lowres"] == PLANS["configurations"]["3d_lowres"]
+    assert configure("-o", "all", "--scale-features", "0.001") == 0
+    changed = json.loads((folder / "all.json").read_text())["configurations"]
+    assert changed["3d_lowres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [1, 1]
+    assert changed["3d_cascade_fullres"] == PLANS["configurations"]["3d_cascade_fullres"]
+
+
+def test_the_same_command_twice_is_fine_and_other_plans_are_not_replaced(folder, capsys):
+    assert configure("-o", "mine", "--set", "training.epochs=3") == 0
+    assert configure("-o", "mine", "--set", "training.epochs=3") == 0
+    assert configure("-o", "mine", "--set", "training.epochs=4") == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert configure("-o", "mine", "--set", "training.epochs=4", "--overwrite") == 0
+    assert json.loads((folder / "mine.json").read_text())["nnunet_dml"] == {"training": {"epochs": 4}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "training.epochs=3"], "expected -o"),
+        (["-o", "nnUNetPlans"], "another name"),
+        (["-o", "x", "-p", "missing"], "there: nnUNetPlans"),
+        (["-o", "x", "-c", "3d_fullres", "--batch-size", "2"], "expected a configuration 3d_fullres"),
+        (["-o", "x", "--batch-size", "0"], "at least 1"),
+        (["-o", "x", "--scale-features", "0"], "above 0"),
+        (["-o", "x", "--scale-features", "nan"], "above 0"),
+        (["-o", "x", "--features", "16", "32"], "3 channels for 2d"),
+        (["-o", "x", "--features", "0", "1", "2", "-c", "2d"], "3 channels for 2d"),
+        (["-o", "x/y"], "a plain name"),
+        (["-o", "x", "--set", "loss.overlap=dice"], "loss.overlap"),
+    ],
+)
+def test_bad_input(folder, capsys, arguments, words):
+    before = sorted(path.name for path in folder.iterdir())
+    assert configure(*arguments) == 2
+    assert words in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"configurations": 3}'])
+def test_damaged_plans(folder, capsys, text):
+    (folder / "nnUNetPlans.json").write_text(text)
+    assert configure("-o", "x") == 2
+    error = capsys.readouterr().err
+    assert "nnUNetPlans.json: expected nnU-Net's plans" in error
+    assert "Traceback" not in error
+
+
+def test_a_folder_that_cannot_be_written(folder, capsys, monkeypatch):
+    def full(self, *arguments, **options):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    assert configure("-o", "x") == 2
+    assert "No space left on device" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == ["nnUNetPlans.json"]
+
+
+def test_unset_and_unknown_folders(folder, capsys, monkeypatch):
+    assert main(["configure", "-d", "777", "-o", "x"]) == 2
+    assert "Dataset501_Name" in capsys.readouterr().err
+    monkeypatch.delenv("nnUNet_preprocessed")
+    assert configure("-o", "x") == 2
+    assert "nnUNet_preprocessed" in capsys.readouterr().err
+
+
+def test_list_prints_every_option(capsys):
+    assert main(["configure", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("labels.source", "loss.weight_overlap", "training.seed"))
