@@ -5,24 +5,36 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nnunet_dml._checks import InputError
+from nnunet_dml._checks import InputError, problem
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
-def environment_folder(variable: str) -> Path:
+def environment_folder(variable: str, *, must_exist: bool = True) -> Path:
     """The folder that an environment variable of nnU-Net names.
+
+    Args:
+        variable: One of `VARIABLES`.
+        must_exist: Whether the folder has to be there already.
 
     Raises:
         InputError: The variable is unset, or names no folder.
     """
     value = os.environ.get(variable)
     if not value:
-        raise InputError(f"{variable}: expected a folder, found the variable unset. Run `export {variable}=FOLDER`.")
+        todo = f"Run `export {variable}=FOLDER`."
+        raise InputError(problem(variable, expected="a folder in this variable", found="it unset", todo=todo))
     folder = Path(value)
-    if not folder.is_dir():
-        raise InputError(f"{variable}: expected a folder, found no folder {folder}. Make it or export another one.")
+    if must_exist and not folder.is_dir():
+        todo = "Make it or export another one."
+        raise InputError(problem(variable, expected="a folder", found=f"no folder {folder}", todo=todo))
     return folder
+
+
+def folder_if_there(variable: str) -> Path | None:
+    """The folder that an environment variable of nnU-Net names; None where it is unset or names no folder."""
+    folder = Path(os.environ.get(variable) or os.devnull)
+    return folder if folder.is_dir() else None
 
 
 def find_dataset(name_or_id: str | int, root: Path) -> Path:
@@ -40,6 +52,17 @@ def find_dataset(name_or_id: str | int, root: Path) -> Path:
     if len(matches) == 1:
         return root / matches[0]
     if matches:
-        raise InputError(f"{root}: expected one data set of id {text}, found {', '.join(matches)}. Remove or rename one.")
-    found = ", ".join(there) or "none"
-    raise InputError(f"{root}: expected a data set {text}, found {found}. Check the id or name and the folder's variable.")
+        expected, found = f"one data set of id {text}", " and ".join(matches)
+        raise InputError(problem(root, expected=expected, found=found, todo="Remove or rename one."))
+    found = ", ".join(there) or "none at all"
+    todo = "Check the id or name, and the folder's variable."
+    raise InputError(problem(root, expected=f"a data set {text}", found=found, todo=todo))
+
+
+def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path]:
+    """The mask files of a case in a raw data set, by rater and in their order; empty where it has none."""
+    return {
+        path.name.removesuffix(file_ending): path
+        for path in sorted((raw_folder / "ratersTr" / case).glob(f"*{file_ending}"))
+        if not path.name.startswith(".")
+    }

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         required=True,
         metavar="ID",
-        help="dataset in nnUNet_raw: its id (501) or its full name",
+        help="dataset in nnUNet_raw: its id or name (501, 501_Name or Dataset501_Name)",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -45,13 +45,14 @@ def run(args: argparse.Namespace) -> int:
     import json
 
     from nnunet_dml._checks import InputError
+    from nnunet_dml._folders import environment_folder, find_dataset
     from nnunet_dml.evaluation import predictions, summary
-    from nnunet_dml.evaluation.dataset import find_dataset
+    from nnunet_dml.evaluation.dataset import read_dataset
     from nnunet_dml.evaluation.run import evaluate
     from nnunet_dml.metrics.calibration import BINS
     from nnunet_dml.metrics.overlap import THRESHOLDS
 
-    dataset = find_dataset(args.dataset)
+    dataset = read_dataset(find_dataset(args.dataset, environment_folder("nnUNet_raw")))
     summary.check_writable(args.output)
     if args.model is not None:
         found = predictions.of_model(predictions.find_model(dataset.name, args.model), dataset.name)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._images import Grid, misfits, read_mask
 from nnunet_dml.evaluation.dataset import RawDataset
-from nnunet_dml.evaluation.images import LabelMap, read_labels
 from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
 from nnunet_dml.labels import fuse
 from nnunet_dml.metrics import (
@@ -47,6 +47,38 @@ class CaseRecord:
     ignored_voxels: int
 
 
+@dataclass(frozen=True)
+class LabelMap:
+    """A label map and where it lies."""
+
+    path: Path
+    array: npt.NDArray[np.integer[Any]]
+    """`(z, y, x)`; z is 1 for a 2D file, as in nnU-Net."""
+    grid: Grid
+
+
+def read_labels(path: Path, dataset: RawDataset) -> LabelMap:
+    """Read a label map of a dataset.
+
+    Raises:
+        InputError: If the file cannot be read whole, or is not a 2D or 3D map of the dataset's labels.
+    """
+    array, grid = read_mask(path)
+    shape = array.shape
+    if array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 4 and shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3:
+        raise InputError(problem(path, expected="a 2D or 3D label map", found=f"shape {shape}"))
+    wrong = [value for value in np.unique(array).tolist() if value not in dataset.label_values]
+    if wrong:
+        expected = f"the labels {', '.join(map(str, sorted(dataset.label_values)))} of dataset.json"
+        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise InputError(problem(path, expected=expected, found=", ".join(map(str, wrong[:5])) + more))
+    return LabelMap(path, array, grid)
+
+
 @dataclass
 class _Raters:
     """The raters' maps, one at a time, without the ignored voxels; what is wrong with them is kept."""
@@ -54,29 +86,29 @@ class _Raters:
     files: list[Path]
     reference: LabelMap
     keep: npt.NDArray[np.bool_] | None
-    valid: range
-    ignore_label: int | None
-    problems: dict[Path, str] = field(default_factory=dict)
+    dataset: RawDataset
+    problems: dict[Path, tuple[str, ...]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.integer[Any]]]:
-        allowed = set(self.valid) | ({self.ignore_label} if self.ignore_label is not None else set())
         for path in self.files:
             try:
-                labels = read_labels(path, valid=allowed)
-                labels.check_same_grid(self.reference)
-                counted = counted_voxels(labels.array, self.keep)
-                if self.ignore_label is not None and (counted == self.ignore_label).any():
-                    raise InputError(
-                        problem(
-                            path,
-                            expected="the ignore label only where labelsTr has it",
-                            found=f"{int((counted == self.ignore_label).sum())} voxels with it elsewhere",
-                        )
-                    )
+                labels = self._read(path)
             except InputError as error:
-                self.problems[path] = str(error)
+                self.problems[path] = error.problems
             else:
-                yield counted
+                yield labels
+
+    def _read(self, path: Path) -> npt.NDArray[np.integer[Any]]:
+        labels = read_labels(path, self.dataset)
+        reference = self.reference
+        if problems := misfits(path, labels.grid, reference.path, reference.grid):
+            raise InputError(*problems)
+        counted = counted_voxels(labels.array, self.keep)
+        ignored = self.dataset.ignore_label
+        if ignored is not None and (count := int((counted == ignored).sum())):
+            expected = "the ignore label only where labelsTr has it"
+            raise InputError(problem(path, expected=expected, found=f"{count} voxels with it elsewhere"))
+        return counted
 
 
 def counted_voxels(array: npt.NDArray[Any], keep: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
@@ -96,11 +128,10 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
             found.
     """
     classes = len(dataset.classes)
-    valid = set(range(classes)) | ({dataset.ignore_label} if dataset.ignore_label is not None else set())
     problems: list[str] = []
     probs = reference = None
     try:
-        reference = read_labels(dataset.label_file(prediction.case), valid=valid)
+        reference = read_labels(dataset.label_file(prediction.case), dataset)
     except InputError as error:
         problems.extend(error.problems)
     try:
@@ -123,13 +154,13 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
         ignored = dataset.ignore_label
         keep = None if ignored is None else reference.array != ignored
         if files:
-            raters = _Raters(files, reference, keep, range(classes), ignored)
+            raters = _Raters(files, reference, keep, dataset)
             try:
                 soft = fuse(raters, method="uniform", num_classes=classes)
             except ValueError:
                 if not raters.problems:
                     raise
-            problems.extend(raters.problems.values())
+            problems.extend(line for lines in raters.problems.values() for line in lines)
         else:
             soft = fuse(counted_voxels(reference.array, keep)[None], method="uniform", num_classes=classes)
     if problems or probs is None or reference is None or soft is None:

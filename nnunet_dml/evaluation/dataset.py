@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._folders import rater_files
 
 
 @dataclass(frozen=True)
@@ -27,62 +26,18 @@ class RawDataset:
         """The folder's name, `Dataset501_BrainGrowth`."""
         return self.folder.name
 
+    @property
+    def label_values(self) -> set[int]:
+        """The numbers that a label map may hold."""
+        return {*range(len(self.classes))} | ({self.ignore_label} if self.ignore_label is not None else set())
+
     def label_file(self, case: str) -> Path:
         """The consensus of a case."""
         return self.folder / "labelsTr" / (case + self.file_ending)
 
     def rater_files(self, case: str) -> list[Path]:
-        """The raters' files of a case, sorted; none where the dataset has none for it."""
-        folder = self.folder / "ratersTr" / case
-        if not folder.is_dir():
-            return []
-        return sorted(f for f in folder.iterdir() if f.name.endswith(self.file_ending) and f.name[0] != ".")
-
-
-def folder_of_variable(variable: str) -> Path:
-    """The folder that an environment variable of nnU-Net names.
-
-    Raises:
-        InputError: If it is not set or names no folder.
-    """
-    value = os.environ.get(variable)
-    if not value:
-        raise InputError(
-            problem(
-                variable,
-                expected="an environment variable that names a folder",
-                found="nothing",
-                todo=f"Set it as nnU-Net needs it: export {variable}=/path/to/{variable}",
-            )
-        )
-    if not Path(value).is_dir():
-        raise InputError(problem(f"{variable}={value}", expected="a folder", found="none"))
-    return Path(value)
-
-
-def find_dataset(dataset: str) -> RawDataset:
-    """The raw dataset with an id (`501`) or a full name (`Dataset501_BrainGrowth`) in `nnUNet_raw`.
-
-    Raises:
-        InputError: If there is none or more than one, or its `dataset.json` is missing, damaged or of a kind
-            that cannot be evaluated.
-    """
-    root = folder_of_variable("nnUNet_raw")
-    known = sorted(f.name for f in root.iterdir() if f.is_dir() and re.fullmatch(r"Dataset\d{3,}_.+", f.name))
-    if dataset.isdigit():
-        found = [name for name in known if int(name[len("Dataset") : name.index("_")]) == int(dataset)]
-    else:
-        found = [name for name in known if name == dataset]
-    if len(found) != 1:
-        raise InputError(
-            problem(
-                f"-d {dataset}",
-                expected=f"the id or full name of one dataset in {root}",
-                found=" and ".join(found) or "none",
-                todo=f"There are: {', '.join(known)}." if known else "The folder has no dataset at all.",
-            )
-        )
-    return read_dataset(root / found[0])
+        """The raters' files of a case, in order; none where the dataset has none for it."""
+        return list(rater_files(self.folder, case, self.file_ending).values())
 
 
 def read_dataset(folder: Path) -> RawDataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 import zlib
@@ -15,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.evaluation.dataset import folder_of_variable, read_json, reoriented
+from nnunet_dml._folders import environment_folder, folder_if_there
+from nnunet_dml.evaluation.dataset import read_json, reoriented
 from nnunet_dml.metrics._arrays import as_tensor, check_distribution
 
 KEY = "probabilities"
@@ -55,7 +55,7 @@ def find_model(dataset_name: str, model: str) -> Path:
         if not Path(model).is_dir():
             raise InputError(problem(f"--model {model}", expected="a folder", found="none"))
         return Path(model).resolve()
-    root = folder_of_variable("nnUNet_results") / dataset_name
+    root = environment_folder("nnUNet_results") / dataset_name
     if (root / model).is_dir():
         return root / model
     known = (
@@ -185,10 +185,10 @@ def read_probabilities(path: Path, *, num_classes: int) -> npt.NDArray[np.floati
 def _read_array(path: Path) -> npt.NDArray[Any]:
     damaged = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
     try:
-        content = np.load(path, allow_pickle=False)
-        if not isinstance(content, np.lib.npyio.NpzFile):
-            raise InputError(problem(path, expected="an .npz archive", found="a single .npy array"))
-        with content:
+        with path.open("rb") as file:  # which NumPy would leave open where it is damaged
+            content = np.load(file, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise InputError(problem(path, expected="an .npz archive", found="a single .npy array"))
             if KEY not in content.files:
                 found = ", ".join(f"`{name}`" for name in content.files) or "nothing"
                 raise InputError(problem(path, expected=f"the array `{KEY}`", found=found))
@@ -231,9 +231,11 @@ def _check_reader(folder: Path) -> None:
 
 def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
     """nnU-Net's splits, where they can be found: they only tell what is missing."""
-    variable = "nnUNet_preprocessed"
-    path = Path(os.environ.get(variable, "")) / dataset_name / "splits_final.json"
-    if not os.environ.get(variable) or not path.is_file():
+    root = folder_if_there("nnUNet_preprocessed")
+    if root is None:
+        return []
+    path = root / dataset_name / "splits_final.json"
+    if not path.is_file():
         return []
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
