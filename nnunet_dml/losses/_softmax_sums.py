@@ -18,7 +18,7 @@ from nnunet_dml.losses._cardinalities import Cardinalities, Overlap, assemble, w
 # Elements of a piece. On the CPU the intermediate arrays of a piece stay near the cache, yet there are few
 # enough pieces that waiting for a busy machine's threads does not add up; on an accelerator they only bound
 # the memory.
-PIECE_CPU = 1 << 20
+PIECE_CPU = 1 << 19
 PIECE_ACCELERATOR = 1 << 25
 
 
