@@ -17,12 +17,15 @@ from typing import Any
 import blosc2
 import numpy as np
 from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._folders import environment_folder, find_dataset
+from nnunet_dml._images import check_whole, read_mask, whole_numbers
 from nnunet_dml.labels.fusion import FUSIONS, fuse
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
 from nnunet_dml.nnunet import soft_maps
@@ -31,10 +34,11 @@ from nnunet_dml.nnunet import soft_maps
 class RaterMaps:
     """One case's masks, read anew from disk at every iteration, so that only one is in memory at a time.
 
-    Iterating yields (x, y, z)-like integer arrays in the axis order of the plans' reader.
+    Iterating yields integer arrays in the axis order of the plans' reader. Call `check` first: the reader alone
+    may take a damaged file for a whole one.
     """
 
-    def __init__(self, files: Sequence[Path], reader: Any, num_classes: int) -> None:
+    def __init__(self, files: Sequence[Path], reader: BaseReaderWriter, num_classes: int) -> None:
         """Remember the files; nothing is read yet."""
         self.files, self.reader, self.num_classes = files, reader, num_classes
 
@@ -43,28 +47,49 @@ class RaterMaps:
         return len(self.files)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Read one mask after the other.
+        """Read one mask after the other."""
+        for path in self.files:
+            yield self._read(path).astype(np.uint8 if self.num_classes <= 256 else np.uint16)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Read every file once.
+
+        Args:
+            shape: That of the image, in the axis order of the reader.
 
         Raises:
-            InputError: A file cannot be read, is not of integers, or holds a label that the data set lacks.
+            InputError: Files are damaged, hold other values than the labels, or have another shape; all are named.
         """
+        problems: list[str] = []
         for path in self.files:
             try:
-                mask = self.reader.read_seg(str(path))[0][0]
-            except Exception as error:  # each reader raises its own kind
-                first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                raise InputError(problem(path, expected="a readable mask", found=first)) from None
-            labels = mask.astype(np.int64)
-            if not np.array_equal(labels, mask):
-                raise InputError(problem(path, expected="integer labels", found="fractions or NaN"))
-            if labels.min() < 0 or labels.max() >= self.num_classes:
-                found = f"{labels.min()} … {labels.max()}"
-                raise InputError(
-                    problem(
-                        path, expected=f"labels 0 … {self.num_classes - 1} as in dataset.json", found=found
-                    )
-                )
-            yield labels.astype(np.uint8 if self.num_classes <= 256 else np.uint16)
+                self._check(path, shape)
+            except InputError as error:
+                problems += error.problems
+        if problems:
+            raise InputError(*problems)
+
+    def _check(self, path: Path, shape: tuple[int, ...]) -> None:
+        if isinstance(self.reader, NibabelIO | NibabelIOWithReorient):
+            check_whole(path)  # nibabel hides no NaN, and reads directions that SimpleITK refuses
+        else:
+            read_mask(path)
+        labels = whole_numbers(self._read(path), path)
+        if labels.shape != shape:
+            raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
+        low, high = labels.min(), labels.max()
+        if low < 0 or high >= self.num_classes:
+            expected = f"labels 0 … {self.num_classes - 1} as in dataset.json"
+            raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            mask: np.ndarray = self.reader.read_seg(str(path))[0][0]
+        except Exception as error:  # each reader raises its own kind
+            expected = f"a mask that nnU-Net's {type(self.reader).__name__} reads"
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise InputError(problem(path, expected=expected, found=first)) from None
+        return mask
 
 
 def to_grid(
@@ -135,9 +160,7 @@ def _make(case: _Case, overwrite: bool) -> str:
     properties = load_pickle(str(case.preprocessed / f"{case.name}.pkl"))
     masks = RaterMaps(list(case.files.values()), plans.image_reader_writer_class(), case.num_classes)
     full = tuple(properties["shape_before_cropping"][axis] for axis in plans.transpose_backward)
-    for path, mask in zip(case.files.values(), masks, strict=True):
-        if mask.shape != full:
-            raise InputError(problem(path, expected=f"shape {full} of the image", found=str(mask.shape)))
+    masks.check(full)
     soft = fuse(masks, method=case.fusion, num_classes=case.num_classes)[1:]
     maps = to_grid(soft, properties, expected["grid"]["shape"], plans, configuration)
     blocks, chunks = comp_blosc2_params(maps.shape, tuple(configuration.patch_size), soft_maps.BITS // 8)

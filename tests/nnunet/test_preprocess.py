@@ -10,8 +10,9 @@ import pytest
 import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 
+from nnunet_dml._checks import InputError
 from nnunet_dml.labels.storage import open_soft_map, verify_soft_map
-from nnunet_dml.nnunet.preprocess import to_grid
+from nnunet_dml.nnunet.preprocess import RaterMaps, to_grid
 from tests.conftest import DATASET, nnunet_dml
 
 
@@ -46,13 +47,72 @@ def test_half_the_spacing_interpolates_linearly_between_fractions():
 
 
 def test_sums_never_exceed_one_after_resampling():
-    fractions = np.random.default_rng(1).dirichlet(np.ones(4), size=(5, 7, 9)).transpose(3, 0, 1, 2)[1:].astype(np.float32)
+    fractions = (
+        np.random.default_rng(1)
+        .dirichlet(np.ones(4), size=(5, 7, 9))
+        .transpose(3, 0, 1, 2)[1:]
+        .astype(np.float32)
+    )
     plans, configuration = grid_of_plans(spacing=(0.7, 0.8, 0.9))
     properties = {"bbox_used_for_cropping": [[0, 5], [0, 7], [0, 9]], "spacing": [1.0, 1.0, 1.0]}
     found = to_grid(fractions, properties, (7, 9, 10), plans, configuration)
     assert found.dtype == np.float32
     assert found.min() >= 0
     assert found.sum(0).max() <= 1 + 1e-6
+
+
+class TestRaterMaps:
+    """The masks of one case, with the readers of nnU-Net."""
+
+    @pytest.fixture(params=["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+    def reader(self, request):
+        from nnunetv2.imageio import nibabel_reader_writer, simpleitk_reader_writer
+
+        modules = (nibabel_reader_writer, simpleitk_reader_writer)
+        return next(getattr(m, request.param) for m in modules if hasattr(m, request.param))()
+
+    def maps(self, folder, reader, array, name="r1.nii.gz"):
+        image = sitk.GetImageFromArray(array)
+        image.SetDirection([0, 1, 0, 1, 0, 0, 0, 0, -1])
+        sitk.WriteImage(image, str(folder / name))
+        return RaterMaps([folder / name], reader, num_classes=3)
+
+    def test_whole_masks_come_in_the_axis_order_of_the_reader(self, tmp_path, reader):
+        array = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.uint8)
+        maps = self.maps(tmp_path, reader, array)
+        expected = reader.read_seg(str(tmp_path / "r1.nii.gz"))[0][0]
+        maps.check(expected.shape)
+        (found,) = maps
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.uint8
+
+    @pytest.mark.parametrize("share", [0.5, 0.99])
+    def test_truncated(self, tmp_path, reader, share):
+        array = np.random.default_rng(0).integers(0, 3, (8, 9, 10)).astype(np.uint8)
+        maps = self.maps(tmp_path, reader, array)
+        data = maps.files[0].read_bytes()
+        maps.files[0].write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(InputError, match=r"r1\.nii\.gz: expected a whole nii\.gz file"):
+            maps.check((8, 9, 10))
+
+    def test_nan(self, tmp_path, reader):
+        array = np.zeros((4, 4, 4), np.float32)
+        array[1, 2, 3] = np.nan
+        maps = self.maps(tmp_path, reader, array)
+        with pytest.raises(InputError, match="found 1 voxels that are NaN or infinite"):
+            maps.check((4, 4, 4))
+
+    def test_all_bad_files_are_named(self, tmp_path, reader):
+        maps = [
+            self.maps(tmp_path, reader, np.full((4, 4, 4), value, np.float32), f"r{i}.nii.gz")
+            for i, value in enumerate((0.5, 3, 1))
+        ]
+        together = RaterMaps([m.files[0] for m in maps], reader, num_classes=3)
+        with pytest.raises(InputError) as caught:
+            together.check((4, 4, 4))
+        fraction, label = caught.value.problems
+        assert "r0.nii.gz: expected whole numbers" in fraction
+        assert "r1.nii.gz: expected labels 0 … 2" in label
 
 
 @pytest.mark.slow
@@ -63,7 +123,10 @@ class TestPhantom:
     def test_the_maps_are_the_raters_means_in_the_bounding_box(self, phantom):
         for path in sorted(self.maps(phantom).glob("*.b2nd")):
             case = path.stem
-            masks = [sitk.GetArrayFromImage(sitk.ReadImage(str(f))) for f in sorted((phantom.source / case).glob("task*"))]
+            masks = [
+                sitk.GetArrayFromImage(sitk.ReadImage(str(f)))
+                for f in sorted((phantom.source / case).glob("task*"))
+            ]
             properties = load_pickle(str(phantom.preprocessed / DATASET / "nnUNetPlans_2d" / f"{case}.pkl"))
             box = tuple(slice(*bounds) for bounds in properties["bbox_used_for_cropping"][1:])
             expected = np.mean(masks, axis=0)[box]
@@ -78,7 +141,9 @@ class TestPhantom:
         from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
         folder = str(phantom.preprocessed / DATASET / "nnUNetPlans_2d")
-        assert sorted(infer_dataset_class(folder).get_identifiers(folder)) == [f"case{i:02d}" for i in range(1, 11)]
+        assert sorted(infer_dataset_class(folder).get_identifiers(folder)) == [
+            f"case{i:02d}" for i in range(1, 11)
+        ]
 
     def test_up_to_date_maps_are_kept_and_bad_ones_made_anew(self, phantom, tmp_path, monkeypatch):
         for name in ("raw", "preprocessed"):
@@ -114,13 +179,17 @@ class TestPhantom:
     @pytest.mark.parametrize(
         ("damage", "words"),
         [
-            ("text", "expected a readable mask"),
+            ("text", "expected a readable nii.gz file"),
+            ("truncated", "expected a whole nii.gz file, found a truncated gzip stream"),
+            ("nan", "found 1 voxels that are NaN or infinite"),
             ("shape", "expected shape"),
             ("label", "expected labels 0 … 1"),
-            ("float", "expected integer labels"),
+            ("float", "expected whole numbers as labels"),
         ],
     )
-    def test_bad_raters_are_named_and_nothing_is_half_written(self, phantom, tmp_path, monkeypatch, damage, words):
+    def test_bad_raters_are_named_and_nothing_is_half_written(
+        self, phantom, tmp_path, monkeypatch, damage, words
+    ):
         for name in ("raw", "preprocessed"):
             shutil.copytree(getattr(phantom, name) / DATASET, tmp_path / name / DATASET)
             monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
@@ -130,8 +199,12 @@ class TestPhantom:
         for case in ("case02", "case05"):
             rater = next((tmp_path / "raw" / DATASET / "ratersTr" / case).iterdir())
             array = sitk.GetArrayFromImage(sitk.ReadImage(str(rater))).astype(np.float32)
+            if damage == "nan":
+                array.flat[0] = np.nan
             array = {"shape": array[1:], "label": array * 2, "float": array / 2}.get(damage, array)
             sitk.WriteImage(sitk.GetImageFromArray(array), str(rater))
+            if damage == "truncated":
+                rater.write_bytes(rater.read_bytes()[: rater.stat().st_size * 9 // 10])
             if damage == "text":
                 rater.write_text("not an image")
             bad.append(str(rater))
