@@ -15,7 +15,7 @@ ROOT = Path(nnunet_dml.__file__).parent
 # rooms of one rank may not import one another, with the exceptions below
 RANKS = [
     {"_checks"},
-    {"_files", "_folders", "_images"},
+    {"_files", "_folders", "_images", "_parallel"},
     {"losses", "labels", "calibration", "metrics"},
     {"nnunet", "evaluation"},
     {"report", "benchmark", "plugin"},

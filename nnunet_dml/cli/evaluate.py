@@ -34,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for cases.csv and summary.json",
     )
-    parser.add_argument(
-        "-np", "--processes", type=_positive, default=2, metavar="N", help="processes (default: 2)"
-    )
+    parser.add_argument("-np", "--processes", type=int, default=2, metavar="N", help="processes (default: 2)")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
 
 
@@ -76,10 +74,3 @@ def run(args: argparse.Namespace) -> int:
         print(summary.table(result, found.notes))
         print(f"\nWritten: {args.output / 'cases.csv'}, {args.output / 'summary.json'}")
     return 0
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
-    return value

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder
+from nnunet_dml._parallel import each
 from nnunet_dml.nnunet.layouts import Case, find_cases
 from nnunet_dml.nnunet.rater_cases import Facts, Target, inspect_case, write_case
 from nnunet_dml.nnunet.rater_checks import (
@@ -124,12 +120,10 @@ def convert_raters(
         OSError: The dataset could not be written. Nothing is left behind.
     """
     folder = dataset_folder(src, dataset, overwrite=overwrite)
-    if processes < 1:
-        raise InputError(problem("-np", expected="at least 1 process", found=str(processes)))
     check_names(labels, channel_names)
     found = find_cases(src, layout, task=task, images=images, raters=raters)
     check = partial(inspect_case, channels_last=channels_last)
-    facts = list(_each(check, found.cases, processes, "Checking"))
+    facts = each(check, found.cases, processes=processes, title="Checking")
     problems = found.problems + [line for fact in facts for line in fact.problems]
     ending, more = common_ending(src, found.cases, facts)
     problems += more
@@ -160,7 +154,7 @@ def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int, ch
         numbers = {value: label for label, value in enumerate(result.labels.values(), start=1)}
         target = Target(folder, result.ending, numbers, channels_last)
         work = partial(write_case, target=target)
-        result.tied_voxels = list(_each(work, result.cases, processes, "Writing"))
+        result.tied_voxels = each(work, result.cases, processes=processes, title="Writing")
         text = json.dumps(_dataset_json(result, src), indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
 
@@ -199,23 +193,3 @@ def _dataset_json(result: Conversion, src: Path) -> dict[str, Any]:
 
 def _is_empty(facts: Facts) -> bool:
     return all(set(values) <= {0} for values in facts.values.values())
-
-
-def _each(work: Callable[[Case], Any], cases: Sequence[Case], processes: int, title: str) -> Iterator[Any]:
-    """The work's result for each case in order, in this process or in several, with a progress bar."""
-    bar = partial(tqdm, total=len(cases), desc=title, unit="case", delay=1)
-    if processes == 1 or len(cases) < 2:
-        yield from bar(map(work, cases))
-        return
-    # spawned, as in nnU-Net: a fork of a process with SimpleITK's threads may hang
-    with ProcessPoolExecutor(min(processes, len(cases)), mp_context=get_context("spawn")) as pool:
-        try:
-            yield from bar(pool.map(work, cases))
-        except BrokenProcessPool:
-            found = "one was killed, perhaps for want of memory"
-            raise InputError(
-                problem("-np", expected="worker processes to live", found=found, todo="Use fewer.")
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise

@@ -8,9 +8,8 @@ renormalise. The result stands in `<data_identifier>_soft/<fusion>/<case>.b2nd`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._folders import environment_folder, find_dataset
 from nnunet_dml._images import check_whole, read_mask, whole_numbers
+from nnunet_dml._parallel import each
 from nnunet_dml.labels.fusion import FUSIONS, fuse
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
 from nnunet_dml.nnunet import soft_maps
@@ -263,27 +262,10 @@ def preprocess(
         out.mkdir(parents=True, exist_ok=True)
         for leftover in out.glob(".tmp-*"):  # of a run that was killed
             leftover.unlink()
-    done = _run([case for work in jobs.values() for case in work], num_processes, overwrite)
+    everything = [case for work in jobs.values() for case in work]
+    did = each(partial(_make, overwrite=overwrite), everything, processes=num_processes, title="Soft labels")
+    done = {case.out: reason for case, reason in zip(everything, did, strict=True)}
     return [_summary(work, done) for work in jobs.values()]
-
-
-def _run(work: list[_Case], num_processes: int, overwrite: bool) -> dict[Path, str]:
-    """Make the maps in parallel; gather every case's problem before raising."""
-    done: dict[Path, str] = {}
-    problems: list[str] = []
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_make, case, overwrite): case.out for case in work}
-        for future in tqdm(as_completed(futures), total=len(work), desc="Soft labels"):
-            try:
-                done[futures[future]] = future.result()
-            except InputError as error:
-                problems.extend(error.problems)
-            except BaseException:  # a full disk fails every case: stop at the first
-                pool.shutdown(cancel_futures=True)
-                raise
-    if problems:
-        raise InputError(*sorted(set(problems)))
-    return done
 
 
 def _summary(work: list[_Case], done: dict[Path, str]) -> dict[str, Any]:
