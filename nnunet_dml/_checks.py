@@ -37,6 +37,16 @@ def problem(where: str | Path, *, expected: str, found: str, todo: str = "") -> 
     return f"{line} {todo}" if todo else line
 
 
+def some(items: Iterable[object], most: int = 5) -> str:
+    """The first few of a list.
+
+    >>> some("abc", 2)
+    'a, b, … (3 in all)'
+    """
+    rows = [str(item) for item in items]
+    return ", ".join(rows[:most]) + (f", … ({len(rows)} in all)" if len(rows) > most else "")
+
+
 def check_one_of(name: str, value: object, valid: Iterable[object]) -> None:
     """Raise `ValueError` unless `value` is one of `valid`."""
     choices = list(valid)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import Grid, misfits, read_mask
 from nnunet_dml.evaluation.dataset import RawDataset
 from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
@@ -73,9 +73,8 @@ def read_labels(path: Path, dataset: RawDataset) -> LabelMap:
         raise InputError(problem(path, expected="a 2D or 3D label map", found=f"shape {shape}"))
     wrong = [value for value in np.unique(array).tolist() if value not in dataset.label_values]
     if wrong:
-        expected = f"the labels {', '.join(map(str, sorted(dataset.label_values)))} of dataset.json"
-        more = f" and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise InputError(problem(path, expected=expected, found=", ".join(map(str, wrong[:5])) + more))
+        expected = f"the labels {some(sorted(dataset.label_values), 20)} of dataset.json"
+        raise InputError(problem(path, expected=expected, found=some(wrong)))
     return LabelMap(path, array, grid)
 
 

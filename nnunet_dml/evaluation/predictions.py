@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._folders import environment_folder, folder_if_there
 from nnunet_dml.evaluation.dataset import read_json, reoriented
 from nnunet_dml.metrics._arrays import as_tensor, check_distribution
@@ -112,7 +112,7 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
         if splits and int(number) < len(splits):
             missing = sorted(set(splits[int(number)].get("val", [])) - {f.name[:-4] for f in files})
             if missing:
-                notes.append(f"{fold.name} lacks {len(missing)} of its validation cases: {_some(missing)}")
+                notes.append(f"{fold.name} lacks {len(missing)} of its validation cases: {some(missing)}")
     if not cases:
         raise InputError(*lacking)
     if (folder / "fold_all").is_dir():
@@ -242,7 +242,3 @@ def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
     except ValueError:
         return []
     return content if isinstance(content, list) and all(isinstance(s, dict) for s in content) else []
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

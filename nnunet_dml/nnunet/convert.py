@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import atomic_folder
 from nnunet_dml._parallel import each
 from nnunet_dml.nnunet.layouts import Case, find_cases
@@ -21,7 +21,6 @@ from nnunet_dml.nnunet.rater_checks import (
     default_channels,
     label_values,
     misfits,
-    some,
     task_of,
 )
 from nnunet_dml.nnunet.raw_folder import dataset_folder, remove_stale

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import split_ending
 
 LAYOUTS = ("qubiq", "folders", "flat")
@@ -288,9 +288,7 @@ def _orphans(found: Found, masks: dict[str, list[tuple[str, Path]]], expected: s
 def _wrong_layout(src: Path, expected: str, layout: str) -> None:
     """Raise, saying what was looked for and what lies there."""
     names = [path.name + "/" * path.is_dir() for path in _visible(src)]
-    found = (
-        ", ".join(names[:5]) + (f", … ({len(names)} in all)" if len(names) > 5 else "") or "an empty folder"
-    )
+    found = some(names) or "an empty folder"
     todo = ""
     if layout != "folders" and (src / "images").is_dir() and (src / "raters").is_dir():
         todo = "This looks like --layout folders."

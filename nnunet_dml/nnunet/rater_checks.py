@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import split_ending
 from nnunet_dml.nnunet.layouts import Case
 from nnunet_dml.nnunet.rater_cases import Facts
@@ -114,13 +114,3 @@ def task_of(cases: Sequence[Case]) -> int:
     name = next(iter(cases[0].raters.values())).name
     match = re.match(r"task(\d+)", name)
     return int(match[1]) if match else 1
-
-
-def some(items: Iterable[object], most: int) -> str:
-    """The first few of a list.
-
-    >>> some("abc", 2)
-    'a, b, … (3 in all)'
-    """
-    rows = [str(item) for item in items]
-    return ", ".join(rows[:most]) + (f", … ({len(rows)} in all)" if len(rows) > most else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 
-from nnunet_dml._checks import InputError
+from nnunet_dml._checks import InputError, some
 from nnunet_dml._folders import folder_if_there, rater_files
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
 
@@ -115,9 +115,8 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
         else:
             shares.append(open_soft_map(path).metadata["fractional"])
     if bad:
-        listed = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         command = command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name, fusion)
         raise InputError(
-            f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {listed}. Run `{command}`."
+            f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {some(bad)}. Run `{command}`."
         )
     return sum(shares) / len(shares)
