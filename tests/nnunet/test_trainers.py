@@ -291,3 +291,42 @@ def test_hippocampus_trains_on_its_hard_labels_with_nnunets_loss(real_data, tmp_
     ).stdout
     assert "Training on nnU-Net's hard labels." in log
     assert "Mean Validation Dice" in log
+
+
+@pytest.mark.slow
+def test_three_dimensions_train_on_fractions(make_phantom, tmp_path, monkeypatch):
+    """3d_fullres with resampling: fractions from three raters reach the loss at every resolution."""
+    folders = set_folders(monkeypatch, tmp_path)
+    make_phantom(tmp_path / "source", cases=5, raters=3, size=40, depth=16)
+    nnunet_dml("convert", "raters", tmp_path / "source", "--dataset", "902_Volume", "--layout", "qubiq")
+    plan_and_preprocess("902", "3d_fullres")
+    nnunet_dml("preprocess", "-d", "902")
+    tiny = [f"training.{key}={value}" for key, value in TINY["training"].items()]
+    nnunet_dml("configure", "-d", "902", "-o", "tiny", "--scale-features", "0.125", "--set", *tiny)
+    trainer = build("nnUNetTrainerDML", folders, "Dataset902_Volume", configuration="3d_fullres")
+    trainer.initialize()
+    train, _ = trainer.get_dataloaders()
+    batch = next(train)
+    target, labels = split_soft_target(batch["target"])
+    assert batch["data"].ndim == 5
+    assert ((target > 0.01) & (target < 0.99)).float().mean() > 0.005
+    agreement = ((target[:, 1] > 0.5) == (labels[:, 0] == 1)).float().mean()
+    assert agreement > 0.99
+    log = run(
+        "nnUNetv2_train",
+        "902",
+        "3d_fullres",
+        "0",
+        "-tr",
+        "nnUNetTrainerDML",
+        "-p",
+        "tiny",
+        "--npz",
+        "-device",
+        "cpu",
+    )
+    assert "Training on soft labels (weighted): " in log.stdout
+    out = nnunet_dml(
+        "evaluate", "-d", "902", "--model", "nnUNetTrainerDML__tiny__3d_fullres", "-o", tmp_path / "out"
+    ).stdout
+    assert "BDice" in out
