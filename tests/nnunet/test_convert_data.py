@@ -14,6 +14,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 
 pytestmark = [
     pytest.mark.data,
+    pytest.mark.slow,
     pytest.mark.skipif(not DATA.is_dir(), reason="no real data beside the repository"),
 ]
 
