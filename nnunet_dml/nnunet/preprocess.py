@@ -23,7 +23,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml._images import check_whole, read_mask, whole_numbers
+from nnunet_dml._images import Grid, check_whole, misfits, read_mask, whole_numbers
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.fusion import FUSIONS, fuse
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
@@ -50,29 +50,37 @@ class RaterMaps:
         for path in self.files:
             yield self._read(path).astype(np.uint8 if self.num_classes <= 256 else np.uint16)
 
-    def check(self, shape: tuple[int, ...]) -> None:
+    def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
         """Read every file once.
 
         Args:
             shape: That of the image, in the axis order of the reader.
+            consensus: The case's file in `labelsTr`, whose spacing, origin and direction the masks should have;
+                left alone with nnU-Net's nibabel readers.
 
         Raises:
-            InputError: Files are damaged, hold other values than the labels, or have another shape; all are named.
+            InputError: Files are damaged, hold other values than the labels, or lie on another grid; all are named.
         """
+        nibabel = isinstance(self.reader, NibabelIO | NibabelIOWithReorient)
+        grid = None if nibabel or consensus is None else read_mask(consensus)[1]
         problems: list[str] = []
         for path in self.files:
             try:
-                self._check(path, shape)
+                found = self._check(path, shape)
             except InputError as error:
                 problems += error.problems
+            else:
+                if found and grid and consensus:
+                    problems += misfits(path, found, consensus, grid)
         if problems:
             raise InputError(*problems)
 
-    def _check(self, path: Path, shape: tuple[int, ...]) -> None:
+    def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | None:
+        grid = None
         if isinstance(self.reader, NibabelIO | NibabelIOWithReorient):
             check_whole(path)  # nibabel hides no NaN, and reads directions that SimpleITK refuses
         else:
-            read_mask(path)
+            grid = read_mask(path)[1]
         labels = whole_numbers(self._read(path), path)
         if labels.shape != shape:
             raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
@@ -80,6 +88,7 @@ class RaterMaps:
         if low < 0 or high >= self.num_classes:
             expected = f"labels 0 … {self.num_classes - 1} as in dataset.json"
             raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
+        return grid
 
     def _read(self, path: Path) -> np.ndarray:
         try:
@@ -131,6 +140,7 @@ class _Case:
 
     name: str
     files: dict[str, Path]
+    consensus: Path  # in labelsTr
     out: Path
     preprocessed: Path  # nnU-Net's folder of the configuration
     fusion: str
@@ -159,7 +169,7 @@ def _make(case: _Case, overwrite: bool) -> str:
     properties = load_pickle(str(case.preprocessed / f"{case.name}.pkl"))
     masks = RaterMaps(list(case.files.values()), plans.image_reader_writer_class(), case.num_classes)
     full = tuple(properties["shape_before_cropping"][axis] for axis in plans.transpose_backward)
-    masks.check(full)
+    masks.check(full, case.consensus)
     soft = fuse(masks, method=case.fusion, num_classes=case.num_classes)[1:]
     maps = to_grid(soft, properties, expected["grid"]["shape"], plans, configuration)
     blocks, chunks = comp_blosc2_params(maps.shape, tuple(configuration.patch_size), soft_maps.BITS // 8)
@@ -246,6 +256,7 @@ def preprocess(
                 _Case(
                     case,
                     files[case],
+                    raw / "labelsTr" / f"{case}{dataset_json['file_ending']}",
                     out / f"{case}.b2nd",
                     folder,
                     fusion,

@@ -86,6 +86,6 @@ def test_combinations_that_no_trainer_can_use_are_refused_when_the_plans_are_wri
 
 
 def test_an_option_that_the_overlap_does_not_read_is_refused():
-    with pytest.raises(InputError, match="loss.gamma is read with loss.overlap=ctl only, found dml"):
+    with pytest.raises(InputError, match=r"loss\.gamma is read with loss\.overlap=ctl only, found dml"):
         validate({"loss": {"gamma": 2}}, where="plans p")
     assert validate({"loss": {"gamma": 2, "overlap": "ctl"}}, where="plans p").loss.gamma == 2

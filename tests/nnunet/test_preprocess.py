@@ -102,6 +102,20 @@ class TestRaterMaps:
         with pytest.raises(InputError, match="found 1 voxels that are NaN or infinite"):
             maps.check((4, 4, 4))
 
+    @pytest.mark.parametrize("what", ["spacing", "origin", "direction"])
+    def test_a_mask_on_another_grid_is_refused(self, tmp_path, what):
+        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+        image = sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8))
+        sitk.WriteImage(image, str(tmp_path / "consensus.nii.gz"))
+        values = {"spacing": [1, 1, 2], "origin": [0, 0, 3], "direction": [1, 0, 0, 0, 1, 0, 0, 0, -1]}
+        getattr(image, f"Set{what.capitalize()}")([float(v) for v in values[what]])
+        sitk.WriteImage(image, str(tmp_path / "r1.nii.gz"))
+        maps = RaterMaps([tmp_path / "r1.nii.gz"], SimpleITKIO(), num_classes=2)
+        maps.check((4, 4, 4), tmp_path / "r1.nii.gz")
+        with pytest.raises(InputError, match=rf"r1\.nii\.gz: expected {what} .* of .*consensus\.nii\.gz"):
+            maps.check((4, 4, 4), tmp_path / "consensus.nii.gz")
+
     def test_all_bad_files_are_named(self, tmp_path, reader):
         maps = [
             self.maps(tmp_path, reader, np.full((4, 4, 4), value, np.float32), f"r{i}.nii.gz")
