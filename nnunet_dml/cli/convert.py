@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml.cli._arguments import add_processes
 
 HELP = "Make an nnU-Net raw dataset from several raters' masks."
 
@@ -66,15 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     raters.add_argument(
         "--dry-run", action="store_true", help="check everything, print what was found, write nothing"
     )
-    raters.add_argument(
-        "-np",
-        "--num-processes",
-        dest="processes",
-        type=int,
-        default=None,
-        metavar="N",
-        help="worker processes (default: $nnUNet_def_n_proc, else 2)",
-    )
+    add_processes(raters)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,17 +87,11 @@ def run(args: argparse.Namespace) -> int:
         channels_last=args.channels_last,
         overwrite=args.overwrite,
         dry_run=args.dry_run,
-        processes=_default_processes() if args.processes is None else args.processes,
+        processes=args.processes,
     )
     print("\n".join(result.summary()))
     print(f"dry run: nothing written to {result.folder}" if args.dry_run else f"written to {result.folder}")
     return 0
-
-
-def _default_processes() -> int:
-    """nnU-Net's own variable where it is set, as its commands do."""
-    text = os.environ.get("nnUNet_def_n_proc", "2")
-    return int(text) if text.isdigit() else 2
 
 
 def _parse_labels(items: list[str]) -> dict[str, int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nnunet_dml.cli._arguments import add_processes
+
 HELP = "Dice, BDice, calibration and volume bias of predicted probabilities against several raters."
 
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for cases.csv and summary.json",
     )
-    parser.add_argument("-np", "--processes", type=int, default=2, metavar="N", help="processes (default: 2)")
+    add_processes(parser)
     parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
 
 

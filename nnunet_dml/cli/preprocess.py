@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_dml.cli._arguments import add_processes
+
 HELP = "Fuse the raters into soft maps on nnU-Net's preprocessed grid (after nnUNetv2_plan_and_preprocess)."
 
 
@@ -20,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fusion", nargs="+", default=["weighted"], metavar="FUSION",
         help="majority, uniform or weighted (default; each rater by its Dice against the majority)",
     )  # fmt: skip
-    parser.add_argument(
-        "-np", dest="num_processes", type=int, default=2, metavar="N", help="worker processes"
-    )
+    add_processes(parser)
     parser.add_argument("--overwrite", action="store_true", help="make up-to-date maps anew, too")
 
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         plans_name=args.plans,
         configurations=args.configurations,
         fusions=args.fusion,
-        num_processes=args.num_processes,
+        num_processes=args.processes,
         overwrite=args.overwrite,
     )
     for row in rows:
