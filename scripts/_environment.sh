@@ -3,14 +3,14 @@
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-make_environment() { # make_environment EXTRAS
-  local extras="$1" python="${PYTHON:-python3}"
+make_environment() { # make_environment [EXTRAS]
+  local target=".${1:+[$1]}" python="${PYTHON:-python3}"
   if command -v uv >/dev/null 2>&1; then
     [ -x .venv/bin/python ] || uv venv --quiet --python "$python" .venv
-    uv pip install --quiet --python .venv/bin/python -e ".[$extras]"
+    uv pip install --quiet --python .venv/bin/python -e "$target"
   else
     [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet -e ".[$extras]"
+    .venv/bin/python -m pip install --quiet -e "$target"
   fi
   export PATH="$PWD/.venv/bin:$PATH"
 }

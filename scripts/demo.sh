@@ -2,10 +2,11 @@
 # From several raters to an evaluated soft-label model, on a phantom, on the CPU:
 #   bash scripts/demo.sh [FOLDER]      results go to FOLDER (default: demo-results)
 set -euo pipefail
-results="$(realpath -m "${1:-demo-results}")"
+mkdir -p "${1:-demo-results}"
+results="$(cd "${1:-demo-results}" && pwd)"
 . "$(dirname "$0")/_environment.sh"
 echo "Installing into .venv …"
-make_environment test
+make_environment
 
 start=$SECONDS
 export nnUNet_raw="$results/raw" nnUNet_preprocessed="$results/preprocessed" nnUNet_results="$results/models"

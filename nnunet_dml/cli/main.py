@@ -36,8 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 on success, 2 on bad input (one line per problem on standard error), 130 when interrupted.
     """
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["train"]:  # not ours to parse, and its errors are nnU-Net's
+        from nnunet_dml.cli import train
+
+        return train.hand_on(arguments[1:])
+    args = build_parser().parse_args(arguments)
     try:
         return int(args.run(args) or 0)
     except InputError as error:

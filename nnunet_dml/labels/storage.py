@@ -7,6 +7,7 @@ map (format, fusion, sources, grid, share of fractional voxels) travels with it 
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,12 @@ from nnunet_dml._files import atomic_file
 
 FORMAT = 1
 _META = "nnunet_dml"
+_COMPRESSION = {
+    "codec": blosc2.Codec.LZ4HC,
+    "clevel": 5,
+    "nthreads": 1,
+    "filters": [blosc2.Filter.NOFILTER],
+}
 _MMAP = {} if os.name == "nt" else {"mmap_mode": "r"}  # as nnU-Net: memory maps fail on Windows
 # largest integer of each width; 16 bit stay within int16, which nnU-Net's loader casts to
 _SCALES = {8: (np.uint8, 255), 16: (np.int16, 32767)}
@@ -96,23 +103,20 @@ def save_soft_map(
         bits: 8 or 16.
         chunks: Chunk shape of blosc2; None leaves it to blosc2.
         blocks: Block shape of blosc2.
+
+    Raises:
+        OSError: The file cannot be written, for instance because the disk is full.
     """
     array = np.ascontiguousarray(quantise(maps, bits=bits))
     meta = {**metadata, "format": FORMAT, "scale": _SCALES[bits][1], "crc32": zlib.crc32(array.tobytes())}
     with atomic_file(path) as temporary:
-        stored = blosc2.asarray(
-            array,
-            urlpath=str(temporary),
-            chunks=chunks,
-            blocks=blocks,
-            cparams={
-                "codec": blosc2.Codec.LZ4HC,
-                "clevel": 5,
-                "nthreads": 1,
-                "filters": [blosc2.Filter.NOFILTER],
-            },
-        )
-        stored.schunk.vlmeta[_META] = meta
+        try:
+            stored = blosc2.asarray(
+                array, urlpath=str(temporary), chunks=chunks, blocks=blocks, cparams=_COMPRESSION
+            )
+            stored.schunk.vlmeta[_META] = meta
+        except RuntimeError as error:  # blosc2 does not say why
+            raise OSError(errno.EIO, "could not be written; is the disk full?", str(path)) from error
 
 
 def open_array(path: str | Path) -> blosc2.NDArray:

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch import distributed as dist
 
 from nnunet_dml.metrics import bdice_counts, bdice_from_counts, ece_from_counts, reliability_counts
-from nnunet_dml.nnunet.targets import split_soft_target
+from nnunet_dml.nnunet.soft_maps import SCALE
+from nnunet_dml.nnunet.targets import fractions_of, labels_of
 
 SERIES = (
     "val_bdice_per_class",
@@ -30,7 +31,9 @@ def batch_statistics(logits: Tensor, target: Tensor) -> dict[str, np.ndarray]:
         `tp_hard`, `fp_hard`, `fn_hard` of the foreground classes as upstream's `validation_step` gives them,
         and the sums behind BDice and ECE.
     """
-    soft, labels = split_soft_target(target)
+    labels = labels_of(target)
+    # rounding to the integers on disk may have put 3 of 10 raters just below 0.3
+    soft = fractions_of(target) + 0.5 / SCALE
     probs = logits.float().softmax(1)
     predicted = torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
     axes = [0, *range(2, logits.ndim)]

@@ -84,7 +84,8 @@ class TrainingOptions(_Group):
     seed: int | None = Field(
         None,
         ge=0,
-        description="Seed of weights and augmentation. A run repeats itself exactly only with nnUNet_n_proc_DA=0 on the CPU.",
+        description="Seed of the weights, and with nnUNet_n_proc_DA=0 of the augmentation; "
+        "on the CPU such a run repeats itself exactly.",
     )
 
 

@@ -10,19 +10,23 @@ from torch import Tensor, nn
 from nnunet_dml.losses import CrossEntropyOverlapLoss, DeepSupervisionLoss, one_hot
 
 
-def split_soft_target(target: Tensor) -> tuple[Tensor, Tensor]:
-    """Take the packed soft target apart.
+def fractions_of(target: Tensor) -> Tensor:
+    """The fractions of all classes in a packed soft target.
 
     Args:
         target: (B, F + 1, *spatial) float: F soft foreground channels, then the labels.
 
     Returns:
-        Fractions of all classes (B, F + 1, *spatial), background first, summing to one, and the labels
-        (B, 1, *spatial), int64.
+        (B, F + 1, *spatial), background first, summing to one.
     """
     soft = target[:, :-1]
     background = (1 - soft.sum(1, keepdim=True)).clamp_(min=0)
-    return torch.cat((background, soft), 1), target[:, -1:].round().long()
+    return torch.cat((background, soft), 1)
+
+
+def labels_of(target: Tensor) -> Tensor:
+    """The labels in a packed soft target, (B, 1, *spatial), int64."""
+    return target[:, -1:].round().long()
 
 
 class SoftTargetLoss(nn.Module):
@@ -40,7 +44,7 @@ class SoftTargetLoss(nn.Module):
 
     def forward(self, output: Tensor | list[Tensor], target: Tensor) -> Tensor:
         """The loss of one output, or of all of them under deep supervision."""
-        return self.loss(output, split_soft_target(target)[0])
+        return self.loss(output, fractions_of(target))
 
 
 class HardTargetLoss(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -108,6 +111,24 @@ def test_a_failed_write_leaves_the_old_map(tmp_path, maps, monkeypatch):
         save_soft_map(path, maps * 0, metadata={})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.b2nd"]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 1000])
+def test_a_disk_that_fills_up_is_an_error_of_the_system(tmp_path, limit):
+    """In a process whose files may not grow beyond a limit, as on a full disk."""
+    code = (
+        "import resource, signal, sys, numpy as np; from nnunet_dml.labels.storage import save_soft_map\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
+        "maps = np.random.default_rng(0).random((1, 64, 64)).astype('float32')\n"
+        "try: save_soft_map(sys.argv[1], maps, metadata={})\n"
+        "except OSError as error: sys.exit(17 if error.filename == sys.argv[1] else repr(error))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.b2nd")], capture_output=True, text=True
+    )
+    assert done.returncode == 17, done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_region_is_read(tmp_path):

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pickle
 import shutil
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_dml.cli.main import main
+from nnunet_dml.labels.storage import quantise
 from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semimetric_loss
 from nnunet_dml.nnunet import trainers
-from nnunet_dml.nnunet.targets import split_soft_target
+from nnunet_dml.nnunet.online import batch_statistics
+from nnunet_dml.nnunet.soft_maps import SCALE
+from nnunet_dml.nnunet.targets import fractions_of, labels_of
 from tests.conftest import DATASET, TINY, nnunet_dml, plan_and_preprocess, run, set_folders
 
 NAMES = trainers.__all__
@@ -55,6 +61,29 @@ def test_the_plugin_keeps_the_users_own_folders():
     assert line.endswith("/nnunet_dml/plugin:/my/trainers")
 
 
+@pytest.mark.parametrize("arguments", [["501", "2d", "0", "--npz"], ["-tr", "X", "501", "2d", "0"], ["-h"]])
+def test_train_hands_everything_on(monkeypatch, arguments):
+    monkeypatch.setenv("nnUNet_extTrainer", "")
+    got = []
+    monkeypatch.setattr("nnunet_dml.nnunet.stock_commands.nnunetv2_train", got.append)
+    assert main(["train", *arguments]) == 0
+    assert got == [arguments]
+    assert os.environ["nnUNet_extTrainer"].endswith("plugin")
+
+
+def test_online_figures_see_every_level_of_ten_raters():
+    """3 of 10 raters are 76/255 on disk, just below the threshold 0.3 that they reach."""
+    votes = torch.arange(11).repeat(3)[None, None]
+    stored = torch.from_numpy(quantise((votes[0] / 10).numpy()))[None].float() / SCALE
+    logits = torch.logit(torch.cat((1 - votes / 10, votes / 10), 1).clamp(1e-6, 1 - 1e-6).double())
+    logits[:, 0] = 0
+    logits[:, 1] = torch.logit((votes[:, 0] / 10).clamp(1e-6, 1 - 1e-6).double())
+    statistics = batch_statistics(logits, torch.cat((stored, (votes > 5).float()), 1))
+    intersection, predicted, reference = statistics["bdice"][:, :, 0]
+    assert reference.tolist() == [3 * (11 - level) for level in range(1, 10)]
+    assert predicted.tolist() == reference.tolist() == intersection.tolist()
+
+
 def test_trainers_can_be_pickled():
     assert [pickle.loads(pickle.dumps(getattr(trainers, name))).__name__ for name in NAMES] == NAMES
 
@@ -91,7 +120,7 @@ class TestPhantom:
         trainer.initialize()
         batch = next(trainer.get_dataloaders()[1])
         outputs = trainer.network(batch["data"])
-        target, _ = split_soft_target(batch["target"])
+        target = fractions_of(batch["target"])
         weights = deep_supervision_weights(len(outputs))
         expected = 0.0
         for weight, logits in zip(weights, outputs, strict=True):
@@ -135,6 +164,24 @@ class TestPhantom:
         with pytest.raises(SystemExit):
             build("nnUNetTrainerDML", phantom).on_train_start()
         assert "case03 (stale: sources changed)" in capsys.readouterr().err
+
+    def test_raters_that_dataset_json_does_not_list_are_not_ignored(
+        self, phantom, tmp_path, monkeypatch, capsys
+    ):
+        shutil.copytree(phantom.preprocessed / DATASET, tmp_path / DATASET)
+        monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+        described = json.loads((tmp_path / DATASET / "dataset.json").read_text())
+        (tmp_path / DATASET / "dataset.json").write_text(json.dumps({**described, "nnunet_dml": {}}))
+        here = SimpleNamespace(preprocessed=tmp_path)
+        with pytest.raises(SystemExit):
+            build("nnUNetTrainerDML", here).on_train_start()
+        assert "labels.source=weighted (or hard)" in capsys.readouterr().err
+        assert not build("nnUNetTrainerDML", here, plans="tiny_hard").soft
+
+    def test_what_auto_means_is_saved(self, phantom):
+        trainer = build("nnUNetTrainerDML", phantom)
+        assert trainer.plans_manager.plans["nnunet_dml"]["labels"]["source"] == "weighted"
+        assert trainer.my_init_kwargs["plans"]["nnunet_dml"]["labels"]["source"] == "weighted"
 
     def test_without_the_raw_data_it_still_trains(self, phantom, monkeypatch):
         monkeypatch.delenv("nnUNet_raw")
@@ -230,7 +277,14 @@ class TestPhantom:
             changed.write_text(before)
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
-        assert "expected a training with the options" in refused.stderr
+        assert "expected the options" in refused.stderr
+        try:
+            changed.write_text(before.replace('"batch_size": 2', '"batch_size": 3'))
+            refused = run(*train, "--c", check=False)
+        finally:
+            changed.write_text(before)
+        assert refused.returncode == 2
+        assert "one with another batch_size" in refused.stderr
 
         # what was trained predicts with nnU-Net's own command
         run("nnUNetv2_predict", "-i", phantom.raw / DATASET / "imagesTr", "-o", tmp_path / "predicted", "-d", "901", "-c", "2d",
@@ -307,7 +361,7 @@ def test_three_dimensions_train_on_fractions(make_phantom, tmp_path, monkeypatch
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
     batch = next(train)
-    target, labels = split_soft_target(batch["target"])
+    target, labels = fractions_of(batch["target"]), labels_of(batch["target"])
     assert batch["data"].ndim == 5
     assert ((target > 0.01) & (target < 0.99)).float().mean() > 0.005
     agreement = ((target[:, 1] > 0.5) == (labels[:, 0] == 1)).float().mean()

@@ -14,7 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_dml.labels.storage import save_soft_map
 from nnunet_dml.nnunet.dataset import SoftLabelDataset, StackedChannels
 from nnunet_dml.nnunet.soft_maps import SCALE
-from nnunet_dml.nnunet.targets import split_soft_target
+from nnunet_dml.nnunet.targets import fractions_of, labels_of
 from nnunet_dml.nnunet.transforms import PackTargets, UnpackSoftLabels, with_soft_labels
 
 SHAPE = {2: (1, 24, 20), 3: (12, 16, 20)}
@@ -73,7 +73,7 @@ def test_padding_is_background(case):
     batch = next(
         loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE))
     )
-    fractions, labels = split_soft_target(batch["target"])
+    fractions, labels = fractions_of(batch["target"]), labels_of(batch["target"])
     inside = (slice(None), slice(None), *[slice(4, -4)] * dim)
     outside = torch.ones_like(labels, dtype=torch.bool)
     outside[inside] = False

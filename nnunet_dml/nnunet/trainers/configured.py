@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import distributed as dist
 
-from nnunet_dml._checks import InputError
+from nnunet_dml._checks import InputError, problem
 from nnunet_dml.nnunet.options import KEY, Options, merge, validate
 
 
@@ -22,8 +23,9 @@ def clean_refusal() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        for line in error.problems:
-            print(f"nnunet-dml: {line}", file=sys.stderr)
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            for line in error.problems:
+                print(f"nnunet-dml: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -70,24 +72,44 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             )
         return options
 
-    def initialize(self) -> None:
-        """As upstream's, after seeding."""
+    def _seed(self, more: int = 0) -> None:
+        """Seed Python, NumPy and torch, the same on every rank for torch, so that all start from the same weights."""
         seed = self.options.training.seed
         if seed is not None:
-            random.seed(seed + self.local_rank)
-            np.random.seed(seed + self.local_rank)
-            torch.manual_seed(seed)  # the same weights on every rank
+            random.seed(seed + more + self.local_rank)
+            np.random.seed(seed + more + self.local_rank)
+            torch.manual_seed(seed + more)
+
+    def initialize(self) -> None:
+        """As upstream's, after seeding."""
+        self._seed()
         super().initialize()
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """As upstream's; a checkpoint of a training with other options is refused."""
-        super().load_checkpoint(filename_or_checkpoint)
-        trained = self.my_init_kwargs["plans"].get(KEY, {})
-        now = self.plans_manager.plans.get(KEY, {})
+        """As upstream's; a checkpoint of a training with another network or other options is refused."""
+        checkpoint = filename_or_checkpoint
+        if not isinstance(checkpoint, dict):
+            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         with clean_refusal():
-            if trained != now:
-                raise InputError(
-                    f"{filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else 'checkpoint'}: expected "
-                    f"a training with the options {now} of the plans {self.plans_manager.plans_name}, found one with "
-                    f"{trained}. Write the new options under another plans name (nnunet-dml configure -o NAME)."
-                )
+            self._check_same_training(checkpoint["init_args"]["plans"])
+        super().load_checkpoint(filename_or_checkpoint)
+        self._seed(self.current_epoch)  # else the augmentations of the first epochs would come again
+
+    def _check_same_training(self, trained: dict[str, Any]) -> None:
+        """Raise `InputError` unless the plans of a checkpoint have these options and this configuration."""
+        now, name = self.plans_manager.plans, self.plans_manager.plans_name
+        todo = "Write changed plans under another name (nnunet-dml configure -o NAME), or train anew without --c."
+        problems = []
+        if trained.get(KEY, {}) != now.get(KEY, {}):
+            expected, found = (f"the options {plans.get(KEY, {})}" for plans in (now, trained))
+            problems.append(
+                problem(self.output_folder, expected=f"{expected} of {name}", found=found, todo=todo)
+            )
+        before, after = (plans["configurations"][self.configuration_name] for plans in (trained, now))
+        changed = sorted(key for key in {*before, *after} if before.get(key) != after.get(key))
+        if changed:
+            expected = f"the {self.configuration_name} of {name}"
+            found = f"one with another {', '.join(changed)}"
+            problems.append(problem(self.output_folder, expected=expected, found=found, todo=todo))
+        if problems:
+            raise InputError(*problems)

@@ -10,9 +10,12 @@ from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.helpers import dummy_context
 from torch import autocast, nn
 
+from nnunet_dml._checks import InputError
+from nnunet_dml._folders import folder_if_there
 from nnunet_dml.losses import CrossEntropyOverlapLoss, deep_supervision_weights
 from nnunet_dml.nnunet import online, soft_maps
 from nnunet_dml.nnunet.dataset import SoftLabelDataset
+from nnunet_dml.nnunet.options import KEY, merge
 from nnunet_dml.nnunet.targets import HardTargetLoss, SoftTargetLoss
 from nnunet_dml.nnunet.trainers.configured import clean_refusal, nnUNetTrainerConfigured
 from nnunet_dml.nnunet.transforms import with_soft_labels
@@ -35,21 +38,26 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         device: torch.device = torch.device("cuda"),  # noqa: B008 (upstream's signature, read back by name)
     ):
         """As upstream's; refuses what cannot be trained on soft labels."""
+        with clean_refusal():
+            asked = self._read_options(plans).labels.source
+        self.source = soft_maps.resolve_source(asked, dataset_json)
+        self.source_was_chosen = asked != "auto"
+        # what `auto` means is saved with the model, and a resumed training must mean the same
+        plans[KEY] = merge(plans.get(KEY, {}), {"labels": {"source": self.source}})
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = self.options.loss.deep_supervision
-        self.source = soft_maps.resolve_source(self.options.labels.source, self.dataset_json)
         self.soft_folder: Path | None = None  # unset where only inference is done
         if self.preprocessed_dataset_folder_base is not None:
             self.soft_folder = soft_maps.folder(
                 self.preprocessed_dataset_folder_base, self.configuration_manager.data_identifier, self.source
             )
         for reason, refused in (
-            ("region-based labels: fractions of overlapping regions are not defined here", self.label_manager.has_regions),
-            ("an ignore label together with soft labels; use labels.source=hard", self.soft and self.label_manager.has_ignore_label),
-            ("a cascade on soft labels; use labels.source=hard", self.soft and self.is_cascaded),
+            ("region-based labels", self.label_manager.has_regions),
+            ("an ignore label on soft labels; use labels.source=hard", self.soft and self.label_manager.has_ignore_label),
+            ("a cascade on soft labels; use labels.source=hard for both of its stages", self.soft and self.is_cascaded),
         ):  # fmt: skip
             if refused:
-                raise NotImplementedError(f"{type(self).__name__} does not support {reason}.")
+                raise NotImplementedError(f"{type(self).__name__} does not support {reason} yet.")
         if self.soft:  # upstream's logger keeps and saves the series that it knows
             self.logger.local_logger.my_fantastic_logging.update({name: [] for name in online.SERIES})
 
@@ -93,14 +101,32 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
     def on_train_start(self) -> None:
         """As upstream's; says which labels it trains on, and stops if soft maps are missing or stale."""
         message = "Training on nnU-Net's hard labels."
-        if self.soft:
-            with clean_refusal():
-                share = soft_maps.check_for_training(
-                    self, sorted({case for keys in self.do_split() for case in keys})
+        with clean_refusal():
+            if self.soft:
+                cases = sorted({case for keys in self.do_split() for case in keys})
+                share = soft_maps.check_for_training(self, cases)
+                message = (
+                    f"Training on soft labels ({self.source}): {share:.2%} of the voxels are fractional."
                 )
-            message = f"Training on soft labels ({self.source}): {share:.2%} of the voxels are fractional."
+            elif not self.source_was_chosen:
+                self._check_that_there_are_no_raters()
         self.print_to_log_file(message)
         super().on_train_start()
+
+    def _check_that_there_are_no_raters(self) -> None:
+        """Refuse hard labels that nobody asked for where raters are there but dataset.json does not list them."""
+        raw, dataset = folder_if_there("nnUNet_raw"), self.plans_manager.dataset_name
+        signs = [
+            Path(f"{self.preprocessed_dataset_folder}_soft"),
+            *([raw / dataset / "ratersTr"] if raw else []),
+        ]
+        for folder in signs:
+            if folder.is_dir() and any(folder.iterdir()):
+                raise InputError(
+                    f"{folder}: the data set has raters, but dataset.json has no `nnunet_dml` block that lists them, so "
+                    "labels.source=auto would mean hard labels. Choose one: nnunet-dml configure -d "
+                    f"{dataset} -o NAME --set labels.source=weighted (or hard)."
+                )
 
     def get_tr_and_val_datasets(
         self,
