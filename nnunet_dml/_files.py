@@ -1,13 +1,48 @@
-"""Writing files so that a killed run leaves nothing that looks whole."""
+"""Reading JSON, and writing files so that a killed run leaves nothing that looks whole."""
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from nnunet_dml._checks import InputError, problem
+
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+_LEFTOVER = re.compile(r"\.(?P<kind>tmp|old)-(?P<machine>[0-9a-f]{8})-(?P<pid>\d+)-\w{8}-(?P<name>.+)")
+
+
+def read_json(path: Path, *, todo: str = "") -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Args:
+        path: The file.
+        todo: What to do where it is missing or damaged, for the message.
+
+    Raises:
+        InputError: The file is missing, cannot be read or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(problem(path, expected="a file", found="none", todo=todo)) from None
+    except OSError as error:
+        found = str(error.strerror)
+        raise InputError(problem(path, expected="a readable file", found=found, todo=todo)) from None
+    except ValueError as error:
+        raise InputError(problem(path, expected="JSON", found=str(error), todo=todo)) from None
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise InputError(problem(path, expected="a JSON object", found=found, todo=todo))
+    return content
 
 
 @contextmanager
@@ -18,7 +53,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path: The file to make. Its folder must exist. An older file is replaced at once, never half.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=".tmp-", suffix="-" + path.name, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     temporary.unlink()  # some writers refuse to write over a file
@@ -33,24 +68,78 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; rename it to `path` if the block succeeds, else remove it.
 
+    A replaced folder is put aside for the moment between two renames; if the process is killed in it,
+    `clear_leftovers` brings that folder back.
+
     Args:
         path: The folder to make.
-        replace: Whether an existing folder is replaced. Otherwise `FileExistsError` is raised before the block.
+        replace: Whether an existing folder is replaced. Otherwise `FileExistsError` is raised, before the block
+            or, where another process has made the folder meanwhile, after it.
     """
     path = Path(path)
-    if path.exists() and not replace:
-        raise FileExistsError(f"{path} exists already")
+    _refuse_existing(path, replace)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", suffix="-" + path.name, dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent))
     temporary.chmod(0o755)  # mkdtemp makes private folders
     try:
         yield temporary
+        _refuse_existing(path, replace)
+        old = temporary.with_name(temporary.name.replace(".tmp-", ".old-", 1))
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=".old-", dir=path.parent))
-            path.rename(old / path.name)
+            path.rename(old)
+        try:
             temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
+        except OSError:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear_leftovers(folder: Path, name: str | None = None) -> None:
+    """Clear up after processes of this machine that were killed in `atomic_file` or `atomic_folder`.
+
+    What was half made is removed; a folder that was put aside comes back unless there is a new one in its place.
+    What belongs to running processes or to other machines stays.
+
+    Args:
+        folder: Where to look; it need not exist.
+        name: The file or folder that was to be made; None takes all in `folder`.
+    """
+    for leftover in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = _LEFTOVER.fullmatch(leftover.name)
+        if not match or match["machine"] != _MACHINE or _is_running(int(match["pid"])):
+            continue
+        target = folder / match["name"]
+        if name not in (None, target.name):
+            continue
+        with suppress(FileNotFoundError):  # another process clears up, too
+            if match["kind"] == "old" and not target.exists():
+                leftover.rename(target)
+            elif leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+def _prefix() -> str:
+    return f".tmp-{_MACHINE}-{os.getpid()}-"
+
+
+def _refuse_existing(path: Path, replace: bool) -> None:
+    if path.exists() and not replace:
+        raise FileExistsError(f"{path} exists already")
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":  # where signal 0 is no question; leftovers stay
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True

@@ -20,10 +20,10 @@ from nnunet_dml.nnunet.rater_checks import (
     common_ending,
     default_channels,
     label_values,
-    misfits,
+    odd_cases,
     task_of,
 )
-from nnunet_dml.nnunet.raw_folder import dataset_folder, remove_stale
+from nnunet_dml.nnunet.raw_folder import dataset_folder
 
 FORMAT = 1  # of the block "nnunet_dml" in dataset.json
 
@@ -126,7 +126,7 @@ def convert_raters(
     problems = found.problems + [line for fact in facts for line in fact.problems]
     ending, more = common_ending(src, found.cases, facts)
     problems += more
-    problems += misfits(found.cases, facts)
+    problems += odd_cases(found.cases, facts)
     name = f"task{task or task_of(found.cases):02d}" if layout == "qubiq" and found.cases else "label1"
     values, notes, more = label_values(src, found.cases, facts, labels, name)
     problems += more
@@ -146,7 +146,6 @@ def convert_raters(
 
 
 def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int, channels_last: bool) -> None:
-    remove_stale(result.folder)
     with atomic_folder(result.folder, replace=overwrite) as folder:
         for name in ("imagesTr", "labelsTr", "ratersTr"):
             (folder / name).mkdir()

@@ -49,7 +49,7 @@ def common_ending(src: Path, cases: Sequence[Case], facts: Sequence[Facts]) -> t
     return (".nii.gz" if ending == ".nii" and flat else ending), []
 
 
-def misfits(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
+def odd_cases(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
     """One line for each case whose number of axes or channels is not that of most cases."""
     rows = []
     read = [(case, fact) for case, fact in zip(cases, facts, strict=True) if fact.grid and not fact.problems]

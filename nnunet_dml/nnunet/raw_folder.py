@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._files import clear_leftovers
 from nnunet_dml._folders import VARIABLES, environment_folder, folder_if_there
 
 
@@ -31,6 +31,7 @@ def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
         found = f"it is taken by {', '.join(map(str, taken))}"
         raise InputError(problem("--dataset", expected=expected, found=found, todo="Choose another id."))
     folder = raw / name
+    clear_leftovers(raw, name)  # a killed run may have put the old data set aside: it comes back first
     if folder.exists() and not overwrite:
         todo = "Add --overwrite to replace it."
         raise InputError(problem(folder, expected="no dataset there yet", found="one", todo=todo))
@@ -45,13 +46,3 @@ def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
         todo = "Change its permissions, or nnUNet_raw."
         raise InputError(problem(parent, expected="a folder to write to", found=found, todo=todo))
     return folder
-
-
-def remove_stale(folder: Path) -> None:
-    """Remove what killed runs for the same dataset left behind."""
-    if folder.parent.is_dir():
-        for path in folder.parent.iterdir():
-            killed = re.fullmatch(rf"\.tmp-\w{{8}}-{re.escape(folder.name)}", path.name)
-            replaced = path.name.startswith(".old-") and (path / folder.name).is_dir()
-            if killed or replaced:
-                shutil.rmtree(path)

@@ -1,10 +1,14 @@
 import json
+import os
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError
+from nnunet_dml._files import atomic_folder
 from nnunet_dml.labels import majority_vote
 from nnunet_dml.nnunet.convert import convert_raters
 from tests.nnunet.convert_helpers import ORIGIN, SPACING, folders_source, load, masks, save, tree
@@ -201,15 +205,23 @@ class TestWritten:
         assert f"{NAME}: 2 cases, 2D, .nii.gz" in result.summary()
         assert "raters: 3 (r1, r2, r3)" in result.summary()
 
-    def test_stale_folders_of_killed_runs_go(self, raw, src):
+    def test_what_another_run_is_writing_stays_and_a_dataset_put_aside_comes_back(self, raw, src):
         folders_source(src)
-        stale = [raw / f".tmp-abcd_123-{NAME}", raw / ".old-abcd1234" / NAME]
-        others = [raw / ".tmp-abcd_123-Dataset502_Test", raw / ".old-abcd1234x" / "Dataset502_Test"]
-        for folder in stale + others:
-            (folder / "imagesTr").mkdir(parents=True)
-        convert(src)
-        assert not any(folder.exists() for folder in stale)
-        assert all(folder.exists() for folder in others)
+        with atomic_folder(raw / NAME) as running:
+            (running / "imagesTr").mkdir()
+            convert(src)
+            assert (running / "imagesTr").is_dir()
+            shutil.rmtree(raw / NAME)
+        before = tree(raw / NAME)
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        name = running.name.replace(".tmp-", ".old-").replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        aside = raw / name
+        (raw / NAME).rename(aside)
+        with pytest.raises(InputError, match=r"expected no dataset there yet, found one\. Add --overwrite"):
+            convert(src)
+        assert tree(raw / NAME) == before
+        assert [path.name for path in raw.iterdir()] == [NAME]
 
 
 class TestLabels:

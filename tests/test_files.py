@@ -1,0 +1,131 @@
+"""Files and folders that are whole or not there, also when a process is killed or another one is at work."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunet_dml._checks import InputError
+from nnunet_dml._files import atomic_file, atomic_folder, clear_leftovers, read_json
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from nnunet_dml._files import atomic_file, atomic_folder
+
+folder, what = Path(sys.argv[1]), sys.argv[2]
+kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
+if what == "file":
+    with atomic_file(folder / "map.b2nd") as path:
+        path.write_text("half")
+        kill()
+with atomic_folder(folder / "Dataset501_Test", replace=True) as path:
+    (path / "new").touch()
+    if what == "block":
+        kill()
+    rename = Path.rename
+    Path.rename = lambda self, target: rename(self, target) if target.name.startswith(".old-") else kill()
+"""
+
+
+def killed(folder, what):
+    """A process that is killed in the middle of writing to a folder; returns what it left behind."""
+    before = set(folder.iterdir())
+    root = Path(__file__).resolve().parent.parent
+    subprocess.run([sys.executable, "-c", KILLED, folder, what], cwd=root, check=False)
+    left = set(folder.iterdir()) - before
+    assert left
+    return left
+
+
+@pytest.fixture
+def old(tmp_path):
+    folder = tmp_path / "Dataset501_Test"
+    folder.mkdir()
+    (folder / "old").touch()
+    return folder
+
+
+def test_leftovers_of_a_killed_process_go(tmp_path, old):
+    left = killed(tmp_path, "file") | killed(tmp_path, "block")
+    assert len(left) == 2
+    clear_leftovers(tmp_path, "Dataset501_Test")
+    assert [path.name.endswith("-map.b2nd") for path in left if path.exists()] == [True]
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path, old):
+    killed(tmp_path, "between the renames")
+    assert not old.exists()
+    clear_leftovers(tmp_path, old.name)
+    assert list(tmp_path.iterdir()) == [old]
+    assert [path.name for path in old.iterdir()] == ["old"]
+
+
+def test_a_folder_put_aside_goes_where_there_is_a_new_one(tmp_path, old):
+    killed(tmp_path, "between the renames")
+    with atomic_folder(old) as new:
+        (new / "newer").touch()
+    clear_leftovers(tmp_path)
+    assert list(tmp_path.iterdir()) == [old]
+    assert [path.name for path in old.iterdir()] == ["newer"]
+
+
+def test_what_belongs_to_others_stays(tmp_path):
+    with atomic_folder(tmp_path / "a") as folder, atomic_file(tmp_path / "b") as file:
+        file.touch()
+        parts = re.fullmatch(r"\.tmp-(\w{8})-(\d+)-\w{8}-b", file.name)
+        assert parts[2] == str(os.getpid())
+        elsewhere = tmp_path / f".tmp-{'0' * 8}-999999999-abcdefgh-c"  # another machine
+        elsewhere.touch()
+        clear_leftovers(tmp_path)
+        assert folder.is_dir()
+        assert file.is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [elsewhere.name, "a", "b"]
+
+
+def test_no_folder_nothing_to_clear(tmp_path):
+    clear_leftovers(tmp_path / "nowhere")
+
+
+def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path):
+    path = tmp_path / "Dataset501_Test"
+    theirs = path / "theirs"
+    with pytest.raises(FileExistsError, match="Dataset501_Test exists already"), atomic_folder(path):
+        theirs.mkdir(parents=True)
+    assert [p.name for p in path.iterdir()] == ["theirs"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_old_folder_comes_back_where_the_new_one_cannot_be_renamed(old, monkeypatch):
+    rename = Path.rename
+
+    def fails(self, target):
+        if self.name.startswith(".tmp-"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output"), atomic_folder(old, replace=True):
+        pass
+    assert [path.name for path in old.iterdir()] == ["old"]
+    assert list(old.parent.iterdir()) == [old]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [(None, "expected a file, found none"), ("{", "expected JSON"), ("[]", "a JSON object, found list")],
+)
+def test_bad_json_is_named(tmp_path, text, words):
+    path = tmp_path / "plans.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=rf"plans\.json: .*{words}.*\. Do this\.") as caught:
+        read_json(path, todo="Do this.")
+    assert len(caught.value.problems) == 1
