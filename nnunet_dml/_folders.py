@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nnunet_dml._checks import InputError, problem
 
@@ -66,3 +68,31 @@ def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path
         for path in sorted((raw_folder / "ratersTr" / case).glob(f"*{file_ending}"))
         if not path.name.startswith(".")
     }
+
+
+def listed_raters(dataset_json: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Each case's raters as `nnunet-dml convert` noted them in dataset.json; empty where it did not."""
+    try:
+        return {case: list(entry["raters"]) for case, entry in dataset_json["nnunet_dml"]["cases"].items()}
+    except (KeyError, TypeError, AttributeError):
+        return {}
+
+
+def all_rater_files(
+    raw_folder: Path, case: str, file_ending: str, listed: list[str] | None
+) -> dict[str, Path]:
+    """The mask files of a case, none missing and none too many; see `rater_files`, `listed_raters`.
+
+    Raises:
+        InputError: There are others than those listed.
+    """
+    files = rater_files(raw_folder, case, file_ending)
+    if listed is None or set(files) == set(listed):
+        return files
+    folder = raw_folder / "ratersTr" / case
+    expected = f"the raters {', '.join(listed)} that dataset.json lists for {case}"
+    todo = (
+        "Restore the masks or convert the data set again; "
+        f"where this is meant, change nnunet_dml.cases.{case}.raters in dataset.json."
+    )
+    raise InputError(problem(folder, expected=expected, found=", ".join(files) or "none", todo=todo))

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml._folders import environment_folder, find_dataset, folder_if_there, rater_files
+from nnunet_dml._folders import (
+    all_rater_files,
+    environment_folder,
+    find_dataset,
+    folder_if_there,
+    listed_raters,
+    rater_files,
+)
 
 
 @pytest.fixture
@@ -63,3 +70,30 @@ def test_files_of_raters_without_hidden_and_other_ones(tmp_path):
     assert rater_files(tmp_path, "a", ".tif") == {"r1": folder / "r1.tif", "r2": folder / "r2.tif"}
     assert list(rater_files(tmp_path, "a", ".tif")) == ["r1", "r2"]
     assert rater_files(tmp_path, "b", ".tif") == {}
+
+
+def test_lost_and_added_raters_are_noticed(tmp_path):
+    dataset_json = {"nnunet_dml": {"cases": {"a": {"raters": ["r2", "r1"]}}}}
+    listed = listed_raters(dataset_json)["a"]
+    folder = tmp_path / "ratersTr" / "a"
+    words = r"ratersTr/a: expected the raters r2, r1 that dataset.json lists for a, found {}\. Restore"
+    with pytest.raises(InputError, match=words.format("none")):
+        all_rater_files(tmp_path, "a", ".tif", listed)
+    folder.mkdir(parents=True)
+    for name, found in (("r1.tif", "r1"), ("r2.tif", None), ("r3.tif", "r1, r2, r3")):
+        (folder / name).touch()
+        if found is None:
+            assert list(all_rater_files(tmp_path, "a", ".tif", listed)) == ["r1", "r2"]
+        else:
+            with pytest.raises(InputError, match=words.format(found)):
+                all_rater_files(tmp_path, "a", ".tif", listed)
+
+
+@pytest.mark.parametrize(
+    "dataset_json",
+    [{}, {"nnunet_dml": 3}, {"nnunet_dml": {"cases": []}}, {"nnunet_dml": {"cases": {"a": {"raters": 1}}}}],
+)
+def test_where_no_raters_are_listed_those_found_are_taken(tmp_path, dataset_json):
+    listed = listed_raters(dataset_json).get("a")
+    assert listed is None
+    assert all_rater_files(tmp_path, "a", ".tif", listed) == {}

@@ -139,7 +139,11 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
         problems.extend(error.problems)
     soft: npt.NDArray[np.float32] | None = None
     keep: npt.NDArray[np.bool_] | None = None
-    files = dataset.rater_files(prediction.case)
+    files: list[Path] = []
+    try:
+        files = dataset.rater_files(prediction.case)
+    except InputError as error:
+        problems.extend(error.problems)
     if reference is not None:
         if probs is not None and probs.shape[1:] != reference.array.shape:
             problems.append(

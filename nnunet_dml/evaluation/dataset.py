@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._folders import rater_files
+from nnunet_dml._files import read_json
+from nnunet_dml._folders import all_rater_files, listed_raters
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class RawDataset:
     """Names in the order of the labels, background first, without the ignore label."""
     ignore_label: int | None
     file_ending: str
+    listed_raters: dict[str, list[str]] = field(default_factory=dict)
+    """The raters of each case, where `dataset.json` lists them."""
 
     @property
     def name(self) -> str:
@@ -36,8 +39,13 @@ class RawDataset:
         return self.folder / "labelsTr" / (case + self.file_ending)
 
     def rater_files(self, case: str) -> list[Path]:
-        """The raters' files of a case, in order; none where the dataset has none for it."""
-        return list(rater_files(self.folder, case, self.file_ending).values())
+        """The raters' files of a case, in order; none where the dataset has none for it.
+
+        Raises:
+            InputError: If there are others than those listed.
+        """
+        listed = self.listed_raters.get(case)
+        return list(all_rater_files(self.folder, case, self.file_ending, listed).values())
 
 
 def read_dataset(folder: Path) -> RawDataset:
@@ -76,7 +84,7 @@ def read_dataset(folder: Path) -> RawDataset:
                 found=json.dumps(content["labels"]),
             )
         )
-    return RawDataset(folder, tuple(order), ignore, ending)
+    return RawDataset(folder, tuple(order), ignore, ending, listed_raters(content))
 
 
 def reoriented(path: Path) -> str:
@@ -85,23 +93,6 @@ def reoriented(path: Path) -> str:
         f"{path}: predictions made with NibabelIOWithReorient are not supported yet: their axes are those of "
         "the reoriented image, not of the files in labelsTr."
     )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises:
-        InputError: If the file is missing or holds no JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(problem(path, expected="a file", found="none")) from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(problem(path, expected="JSON", found=str(error))) from None
-    if not isinstance(content, dict):
-        raise InputError(problem(path, expected="a JSON object", found=type(content).__name__))
-    return content
 
 
 def _label(value: Any) -> int | None:

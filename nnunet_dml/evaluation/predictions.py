@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_dml._checks import InputError, problem, some
+from nnunet_dml._files import read_json
 from nnunet_dml._folders import environment_folder, folder_if_there
-from nnunet_dml.evaluation.dataset import read_json, reoriented
+from nnunet_dml.evaluation.dataset import reoriented
 from nnunet_dml.metrics._arrays import as_tensor, check_distribution
 
 KEY = "probabilities"
@@ -40,8 +41,6 @@ class Predictions:
 
     source: Path
     cases: tuple[Prediction, ...]
-    expected_folds: int | None
-    """How many folds the dataset is split into, if known."""
     notes: tuple[str, ...]
 
 
@@ -121,7 +120,7 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
     if expected and len({c.fold for c in cases}) != expected:
         notes.append(f"{len({c.fold for c in cases})} of {expected} folds")
     _check_each_once(cases)
-    return Predictions(folder, tuple(cases), expected, tuple(notes))
+    return Predictions(folder, tuple(cases), tuple(notes))
 
 
 def of_folder(folder: Path) -> Predictions:
@@ -143,7 +142,7 @@ def of_folder(folder: Path) -> Predictions:
                 todo="Predict with `nnUNetv2_predict … --save_probabilities`.",
             )
         )
-    return Predictions(folder.resolve(), tuple(Prediction(f.name[:-4], "", f) for f in files), None, ())
+    return Predictions(folder.resolve(), tuple(Prediction(f.name[:-4], "", f) for f in files), ())
 
 
 def read_probabilities(path: Path, *, num_classes: int) -> npt.NDArray[np.floating]:

@@ -167,7 +167,7 @@ def table(summary: dict[str, Any], notes: Sequence[str]) -> str:
 def write(
     folder: Path, records: Sequence[CaseRecord], classes: Sequence[str], summary: dict[str, Any]
 ) -> None:
-    """Write `cases.csv` and `summary.json`: both, whole, or none.
+    """Write `cases.csv` and `summary.json`, each whole or not at all.
 
     Raises:
         InputError: If they cannot be written (no permission, a full disk).

@@ -39,10 +39,10 @@ def relative_difference(predicted: torch.Tensor, reference: torch.Tensor) -> tor
     return torch.where(reference == 0, torch.full_like(ratio, float("nan")), ratio)
 
 
-def mean_of_defined(values: torch.Tensor, axis: int | None = None) -> torch.Tensor:
+def mean_of_defined(values: torch.Tensor) -> torch.Tensor:
     """The mean of what is not NaN; NaN where nothing is. Say beside it how many values were left out.
 
     >>> mean_of_defined(torch.tensor([1.0, float("nan"), 3.0])).item()
     2.0
     """
-    return torch.nanmean(values) if axis is None else torch.nanmean(values, dim=axis)
+    return torch.nanmean(values)

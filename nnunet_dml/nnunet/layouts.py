@@ -11,8 +11,6 @@ from pathlib import Path
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import split_ending
 
-LAYOUTS = ("qubiq", "folders", "flat")
-
 
 @dataclass(frozen=True)
 class Case:
@@ -39,7 +37,7 @@ def find_cases(
 
     Args:
         src: The folder.
-        layout: One of `LAYOUTS`.
+        layout: `qubiq`, `folders` or `flat`.
         task: For `qubiq`: the number in `taskNN_segNN`. May be left out where there is one task only.
         images: For `flat`: pattern of the images relative to `src`, with `{case}`; `*` stands for anything.
         raters: For `flat`: pattern of the masks, with `{case}` and `{rater}`.

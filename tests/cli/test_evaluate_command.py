@@ -177,6 +177,20 @@ def test_png_labels_and_stored_half_precision(environment):
     assert world.summary()["mean"]["ece"] == pytest.approx(expected["ece"], abs=5e-2)
 
 
+def test_lost_raters_are_noticed(world):
+    path = world.raw / "dataset.json"
+    content = json.loads(path.read_text())
+    names = ["rater0", "rater1", "rater2"]
+    content["nnunet_dml"] = {"cases": {case: {"raters": names} for case in "abcd"}}
+    path.write_text(json.dumps(content))
+    world.rater("a", 1).unlink()
+    for r in range(3):
+        world.rater("b", r).unlink()
+    one, none = world.refuses("ratersTr/a: ", "ratersTr/b: ")
+    assert "found rater0, rater2. Restore" in one
+    assert "found none. Restore" in none
+
+
 def test_cases_without_with_one_and_with_empty_raters_are_named(world, capsys):
     for r in range(3):
         world.rater("a", r).unlink()
