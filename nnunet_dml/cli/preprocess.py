@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
         done = ", ".join(f"{count} {reason}" for reason, count in row["cases"].items())
         print(f"{row['configuration']}, {row['fusion']}: {done}; in {row['folder']}")
         print(
-            f"  fractional voxels: {row['fractional_raw']:.2%} in original space, {row['fractional']:.2%} preprocessed"
+            f"  fractional voxels inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "
+            f"{row['fractional']:.2%} preprocessed"
         )
         for label, cases in (
             ("without raters (consensus used)", "without_raters"),

@@ -15,18 +15,18 @@ from typing import Any
 
 import blosc2
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_json, load_pickle
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml._images import Grid, check_whole, misfits, read_mask, whole_numbers
+from nnunet_dml._files import clear_leftovers, read_json
+from nnunet_dml._folders import environment_folder, find_dataset, listed_raters
+from nnunet_dml._images import TOLERANCE, Grid, check_whole, misfits, read_mask, whole_numbers
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.fusion import FUSIONS, fuse
-from nnunet_dml.labels.storage import open_soft_map, save_soft_map
+from nnunet_dml.labels.storage import open_soft_map, quantise, save_soft_map
 from nnunet_dml.nnunet import soft_maps
 
 
@@ -48,56 +48,81 @@ class RaterMaps:
     def __iter__(self) -> Iterator[np.ndarray]:
         """Read one mask after the other."""
         for path in self.files:
-            yield self._read(path).astype(np.uint8 if self.num_classes <= 256 else np.uint16)
+            yield self._read(path)[0].astype(np.uint8 if self.num_classes <= 256 else np.uint16)
 
     def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
         """Read every file once.
 
         Args:
             shape: That of the image, in the axis order of the reader.
-            consensus: The case's file in `labelsTr`, whose spacing, origin and direction the masks should have;
-                left alone with nnU-Net's nibabel readers.
+            consensus: The case's file in `labelsTr`, whose spacing, origin and direction the masks should have
+                (with nnU-Net's nibabel readers: whose affine matrix).
 
         Raises:
             InputError: Files are damaged, hold other values than the labels, or lie on another grid; all are named.
         """
-        nibabel = isinstance(self.reader, NibabelIO | NibabelIOWithReorient)
-        grid = None if nibabel or consensus is None else read_mask(consensus)[1]
+        reference = None if consensus is None else self._geometry(consensus)
         problems: list[str] = []
         for path in self.files:
             try:
-                found = self._check(path, shape)
+                geometry = self._check(path, shape)
             except InputError as error:
                 problems += error.problems
             else:
-                if found and grid and consensus:
-                    problems += misfits(path, found, consensus, grid)
+                if consensus is not None and reference is not None:
+                    problems += _moved(path, geometry, consensus, reference)
         if problems:
             raise InputError(*problems)
 
-    def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | None:
-        grid = None
-        if isinstance(self.reader, NibabelIO | NibabelIOWithReorient):
-            check_whole(path)  # nibabel hides no NaN, and reads directions that SimpleITK refuses
-        else:
-            grid = read_mask(path)[1]
-        labels = whole_numbers(self._read(path), path)
+    def _geometry(self, path: Path) -> Grid | np.ndarray:
+        """Where a file's voxels lie: its grid, or its affine matrix with a reader of nibabel."""
+        if not isinstance(self.reader, NibabelIO | NibabelIOWithReorient):
+            return read_mask(path)[1]
+        check_whole(path)  # nibabel hides no NaN, and reads directions that SimpleITK refuses
+        affine: np.ndarray = self._read(path)[1]["nibabel_stuff"]["original_affine"]
+        return affine
+
+    def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | np.ndarray:
+        geometry = self._geometry(path)
+        labels = whole_numbers(self._read(path)[0], path)
         if labels.shape != shape:
             raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
         low, high = labels.min(), labels.max()
         if low < 0 or high >= self.num_classes:
             expected = f"labels 0 … {self.num_classes - 1} as in dataset.json"
             raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
-        return grid
+        return geometry
 
-    def _read(self, path: Path) -> np.ndarray:
+    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         try:
-            mask: np.ndarray = self.reader.read_seg(str(path))[0][0]
+            masks, properties = self.reader.read_seg(str(path))
         except Exception as error:  # each reader raises its own kind
             expected = f"a mask that nnU-Net's {type(self.reader).__name__} reads"
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(problem(path, expected=expected, found=first)) from None
-        return mask
+        return masks[0], properties
+
+
+def _moved(
+    path: Path, geometry: Grid | np.ndarray, consensus: Path, reference: Grid | np.ndarray
+) -> list[str]:
+    """One line for each way in which a mask lies elsewhere than the consensus."""
+    if isinstance(geometry, Grid) and isinstance(reference, Grid):
+        return misfits(path, geometry, consensus, reference)
+    affine, wanted = np.asarray(geometry), np.asarray(reference)
+    voxel = np.linalg.norm(wanted[:3, :3], axis=0).max()
+    if np.allclose(affine, wanted, rtol=1e-5, atol=TOLERANCE * voxel):  # of numbers that are 32-bit floats
+        return []
+    expected, found = (np.array2string(m[:3], precision=6).replace("\n", "") for m in (wanted, affine))
+    todo = "Resample it to that grid; where only the header is wrong, copy the other's."
+    return [problem(path, expected=f"the affine {expected} of {consensus}", found=found, todo=todo)]
+
+
+def crop(soft: np.ndarray, properties: dict[str, Any], plans: PlansManager) -> np.ndarray:
+    """Transpose fractions of shape (F, *original) as nnU-Net does, and cut them to its bounding box."""
+    soft = soft.transpose([0, *(axis + 1 for axis in plans.transpose_forward)])
+    box = [slice(None), *(slice(low, high) for low, high in properties["bbox_used_for_cropping"])]
+    return soft[tuple(box)]
 
 
 def to_grid(
@@ -107,10 +132,10 @@ def to_grid(
     plans: PlansManager,
     configuration: ConfigurationManager,
 ) -> np.ndarray:
-    """Bring fractions from original space to nnU-Net's preprocessed grid.
+    """Resample what `crop` has cut to nnU-Net's preprocessed grid.
 
     Args:
-        soft: (F, *original) fractions of the foreground classes, in the axis order of the plans' reader.
+        soft: (F, *cropped) fractions of the foreground classes.
         properties: nnU-Net's properties of the case.
         shape: Spatial shape of nnU-Net's preprocessed array.
         plans: The plans.
@@ -119,9 +144,6 @@ def to_grid(
     Returns:
         (F, *shape) float32 in [0, 1] with sums of at most 1.
     """
-    soft = soft.transpose([0, *(axis + 1 for axis in plans.transpose_forward)])
-    box = [slice(None), *(slice(low, high) for low, high in properties["bbox_used_for_cropping"])]
-    soft = soft[tuple(box)]
     spacing = [properties["spacing"][axis] for axis in plans.transpose_forward]
     target = list(configuration.spacing)
     if len(target) < len(spacing):  # 2d: slices keep their distance
@@ -142,46 +164,92 @@ class _Case:
     files: dict[str, Path]
     consensus: Path  # in labelsTr
     out: Path
-    preprocessed: Path  # nnU-Net's folder of the configuration
+    stock: nnUNetBaseDataset  # nnU-Net's own preprocessed cases
+    redo: str  # the command that makes them anew
     fusion: str
     plans_file: Path
     configuration: str
     num_classes: int
 
-    def expected(self) -> dict[str, Any]:
-        """The metadata of an up-to-date map."""
-        return {
-            "fusion": self.fusion,
-            "sources": soft_maps.digests(self.files),
-            "grid": soft_maps.grid_of(self.preprocessed, self.name),
-        }
-
 
 def _make(case: _Case, overwrite: bool) -> str:
     """Make one soft map unless it is up to date. Returns 'kept' or what was wrong before."""
     blosc2.set_nthreads(1)
-    expected = case.expected()
+    plans = PlansManager(str(case.plans_file))
+    shape, properties = soft_maps.stock_properties(case.stock, case.name, redo=case.redo)
+    grid = soft_maps.grid_of(shape, properties)
+    expected = soft_maps.made_for(case.fusion, case.num_classes - 1, plans.transpose_forward, grid)
+    expected["sources"] = soft_maps.digests(case.files)
     reason = "overwritten" if overwrite else soft_maps.why_not_current(case.out, expected, whole=True)
     if reason is None:
         return "kept"
-    plans = PlansManager(str(case.plans_file))
     configuration = plans.get_configuration(case.configuration)
-    properties = load_pickle(str(case.preprocessed / f"{case.name}.pkl"))
     masks = RaterMaps(list(case.files.values()), plans.image_reader_writer_class(), case.num_classes)
     full = tuple(properties["shape_before_cropping"][axis] for axis in plans.transpose_backward)
     masks.check(full, case.consensus)
-    soft = fuse(masks, method=case.fusion, num_classes=case.num_classes)[1:]
-    maps = to_grid(soft, properties, expected["grid"]["shape"], plans, configuration)
+    soft = crop(fuse(masks, method=case.fusion, num_classes=case.num_classes)[1:], properties, plans)
+    maps = to_grid(soft, properties, shape, plans, configuration)
     blocks, chunks = comp_blosc2_params(maps.shape, tuple(configuration.patch_size), soft_maps.BITS // 8)
-    raw_share, share = (float(_fractional(m).mean()) for m in (soft, maps))
-    metadata = {**expected, "case": case.name, "fractional_raw": raw_share, "fractional": share}
+    stored = quantise(maps, bits=soft_maps.BITS)
+    metadata = {
+        **expected,
+        "case": case.name,
+        "fractional_raw": float(_between(soft, 1e-6, 1 - 1e-6).mean()),
+        "fractional": float(_between(stored, 0, soft_maps.SCALE).mean()),
+        "voxels": stored[0].size,
+    }
     save_soft_map(case.out, maps, metadata=metadata, bits=soft_maps.BITS, chunks=chunks, blocks=blocks)
     return reason
 
 
-def _fractional(soft: np.ndarray) -> np.ndarray:
-    """Voxels where some class is neither 0 nor 1."""
-    return np.any((soft > 1e-6) & (soft < 1 - 1e-6), axis=0)
+def _between(soft: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Voxels where some class is between the two."""
+    return np.any((soft > low) & (soft < high), axis=0)
+
+
+def _read_plans(path: Path, dataset: str) -> PlansManager:
+    """nnU-Net's plans, with everything in them that soft maps need."""
+    todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}`."
+    if path.stem != "nnUNetPlans":
+        todo = (
+            f"Plan again, or make them with `nnunet-dml configure -d {dataset} -o {path.stem} --overwrite`."
+        )
+    content = read_json(path, todo=todo)
+    try:
+        plans = PlansManager(content)
+        plans.image_reader_writer_class()
+        _ = plans.transpose_forward, plans.transpose_backward
+        for name in plans.available_configurations:
+            it = plans.get_configuration(name)
+            _ = it.data_identifier, it.spacing, it.patch_size, it.resampling_fn_probabilities
+    except Exception as error:  # whatever goes wrong where something is missing
+        found = soft_maps.first_line(error)
+        raise InputError(problem(path, expected="nnU-Net's plans", found=found, todo=todo)) from None
+    return plans
+
+
+def _read_labels(path: Path, plans: PlansManager) -> tuple[dict[str, Any], int]:
+    """The content of a dataset.json and its number of classes; refuses labels that soft maps cannot hold."""
+    expected, todo = (
+        "`labels` and `file_ending` as nnU-Net wants them",
+        "Mend it or convert the data set again.",
+    )
+    content = read_json(path, todo=todo)
+    try:
+        labels = plans.get_label_manager(content)
+        file_ending = content["file_ending"]
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        found = soft_maps.first_line(error)
+        raise InputError(problem(path, expected=expected, found=found, todo=todo)) from None
+    if not isinstance(file_ending, str):
+        raise InputError(problem(path, expected=expected, found=f"file_ending {file_ending!r}", todo=todo))
+    if labels.has_regions:
+        reason = "fractions of overlapping regions are not defined"
+        raise InputError(f"{path}: region-based labels are not supported yet: {reason}.")
+    if labels.has_ignore_label:
+        reason = "train with labels.source=hard"
+        raise InputError(f"{path}: an ignore label together with soft labels is not supported yet; {reason}.")
+    return content, len(labels.all_labels)
 
 
 def preprocess(
@@ -205,7 +273,7 @@ def preprocess(
 
     Returns:
         One row per configuration and fusion: its folder, counts of cases by what was done, cases without raters,
-        cases with a single rater, shares of fractional voxels.
+        cases with a single rater, shares of fractional voxels inside nnU-Net's bounding boxes.
 
     Raises:
         InputError: Folders, plans, cases or raters are missing or bad; all of them are named.
@@ -221,9 +289,9 @@ def preprocess(
     if not plans_file.is_file():
         todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}` first, or give -p."
         raise InputError(problem(plans_file, expected="nnU-Net's plans", found="no such file", todo=todo))
-    plans = PlansManager(str(plans_file))
-    dataset_json = load_json(str(raw / "dataset.json"))
-    num_classes = len(plans.get_label_manager(dataset_json).all_labels)
+    plans = _read_plans(plans_file, dataset)
+    dataset_json, num_classes = _read_labels(raw / "dataset.json", plans)
+    file_ending, listed = dataset_json["file_ending"], listed_raters(dataset_json)
     # configurations may share their arrays: each set of arrays needs its soft maps once
     by_folder: dict[str, str] = {}
     for name in configurations or plans.available_configurations:
@@ -239,7 +307,7 @@ def preprocess(
         if configurations or (preprocessed / identifier).is_dir():
             by_folder.setdefault(identifier, name)
     jobs: dict[tuple[str, str], list[_Case]] = {}
-    missing = []
+    problems: list[str] = []
     for identifier, configuration in by_folder.items():
         folder = preprocessed / identifier
         cases = sorted(path.stem for path in folder.glob("*.pkl"))
@@ -248,31 +316,40 @@ def preprocess(
             raise InputError(
                 problem(folder, expected="nnU-Net's preprocessed cases", found="none", todo=todo)
             )
-        files = {case: soft_maps.mask_files(raw, case, dataset_json["file_ending"]) for case in cases}
-        missing += [path for masks in files.values() for path in masks.values() if not path.is_file()]
+        files: dict[str, dict[str, Path]] = {}
+        for case in cases:
+            try:
+                files[case] = soft_maps.mask_files(raw, case, file_ending, listed.get(case))
+            except InputError as error:
+                problems += error.problems
+            else:
+                missing = [path for path in files[case].values() if not path.is_file()]
+                problems += [problem(path, expected="a mask", found="no such file") for path in missing]
+        redo = soft_maps.stock_command_for(raw.name, plans_name, configuration)
+        stock = soft_maps.stock_dataset(folder, redo=redo)
         for fusion in fusions:
             out = soft_maps.folder(preprocessed, identifier, fusion)
             jobs[configuration, fusion] = [
                 _Case(
                     case,
-                    files[case],
-                    raw / "labelsTr" / f"{case}{dataset_json['file_ending']}",
+                    masks,
+                    raw / "labelsTr" / f"{case}{file_ending}",
                     out / f"{case}.b2nd",
-                    folder,
+                    stock,
+                    redo,
                     fusion,
                     plans_file,
                     configuration,
                     num_classes,
                 )
-                for case in cases
+                for case, masks in files.items()
             ]
-    if missing:
-        raise InputError(*(problem(path, expected="a mask", found="no such file") for path in missing))
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
     for work in jobs.values():
         out = work[0].out.parent
         out.mkdir(parents=True, exist_ok=True)
-        for leftover in out.glob(".tmp-*"):  # of a run that was killed
-            leftover.unlink()
+        clear_leftovers(out)
     everything = [case for work in jobs.values() for case in work]
     did = each(partial(_make, overwrite=overwrite), everything, processes=num_processes, title="Soft labels")
     done = {case.out: reason for case, reason in zip(everything, did, strict=True)}
@@ -282,6 +359,8 @@ def preprocess(
 def _summary(work: list[_Case], done: dict[Path, str]) -> dict[str, Any]:
     metadata = [open_soft_map(case.out).metadata for case in work]
     did = [done[case.out] for case in work]
+    voxels = [m["voxels"] for m in metadata]
+    boxes = [np.prod([high - low for low, high in m["grid"]["bbox"]]) for m in metadata]
     return {
         "folder": work[0].out.parent,
         "configuration": work[0].configuration,
@@ -291,6 +370,6 @@ def _summary(work: list[_Case], done: dict[Path, str]) -> dict[str, Any]:
         "single_rater": [
             case.name for case in work if len(case.files) == 1 and list(case.files) != ["labelsTr"]
         ],
-        "fractional_raw": float(np.mean([m["fractional_raw"] for m in metadata])),
-        "fractional": float(np.mean([m["fractional"] for m in metadata])),
+        "fractional_raw": float(np.average([m["fractional_raw"] for m in metadata], weights=boxes)),
+        "fractional": float(np.average([m["fractional"] for m in metadata], weights=voxels)),
     }

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 
-from nnunet_dml._checks import InputError, some
-from nnunet_dml._folders import folder_if_there, rater_files
+from nnunet_dml._checks import InputError, problem, some
+from nnunet_dml._files import read_json
+from nnunet_dml._folders import all_rater_files, folder_if_there, listed_raters
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
 
 if TYPE_CHECKING:
@@ -41,10 +42,21 @@ def command_for(dataset: str, plans_name: str, configuration: str, fusion: str) 
     return f"nnunet-dml preprocess -d {dataset} -c {configuration}{plans}{labels}"
 
 
-def mask_files(raw: Path, case: str, file_ending: str) -> dict[str, Path]:
-    """The mask files of a case by rater, in order; the consensus alone where the case has no raters."""
+def stock_command_for(dataset: str, plans_name: str, configuration: str) -> str:
+    """nnU-Net's own command line that preprocesses one configuration again."""
+    plans = "" if plans_name == "nnUNetPlans" else f" -plans_name {plans_name}"
+    number = re.match(r"Dataset(\d+)_", dataset)  # the one thing that this command takes
+    return f"nnUNetv2_preprocess -d {number[1] if number else dataset} -c {configuration}{plans}"
+
+
+def mask_files(raw: Path, case: str, file_ending: str, listed: list[str] | None) -> dict[str, Path]:
+    """The mask files of a case by rater, in order; the consensus alone where the case has no raters.
+
+    Raises:
+        InputError: There are other raters than those that dataset.json lists.
+    """
     consensus = raw / "labelsTr" / f"{case}{file_ending}"
-    return rater_files(raw, case, file_ending) or {"labelsTr": consensus}
+    return all_rater_files(raw, case, file_ending, listed) or {"labelsTr": consensus}
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, str]:
@@ -54,15 +66,66 @@ def digests(files: Mapping[str, Path]) -> dict[str, str]:
     }
 
 
-def grid_of(arrays: str | Path, case: str) -> dict[str, Any]:
+def stock_dataset(arrays: str | Path, *, redo: str) -> nnUNetBaseDataset:
+    """nnU-Net's own preprocessed cases.
+
+    Args:
+        arrays: nnU-Net's folder of the configuration.
+        redo: The command that makes the folder anew, for the message.
+
+    Raises:
+        InputError: The folder is missing or holds files of several kinds.
+    """
+    try:
+        dataset: nnUNetBaseDataset = infer_dataset_class(str(arrays))(str(arrays), [])
+    except (AssertionError, KeyError, OSError) as error:
+        expected, found = "nnU-Net's preprocessed cases", first_line(error)
+        raise InputError(problem(arrays, expected=expected, found=found, todo=f"Run `{redo}`.")) from None
+    return dataset
+
+
+def stock_properties(
+    dataset: nnUNetBaseDataset, case: str, *, redo: str
+) -> tuple[tuple[int, ...], dict[str, Any]]:
+    """The spatial shape and the properties of a case that nnU-Net has preprocessed.
+
+    Raises:
+        InputError: Its files are damaged or lack something; with the command that makes them anew.
+    """
+    try:
+        array, _, _, properties = dataset.load_case(case)
+        _ = grid_of(array.shape[1:], properties), properties["shape_before_cropping"]
+        return tuple(array.shape[1:]), properties
+    except Exception as error:  # blosc2, NumPy and pickle raise whatever they say
+        where = Path(dataset.source_folder) / f"{case}.*"
+        expected, found = "whole files of a case that nnU-Net has preprocessed", first_line(error)
+        raise InputError(problem(where, expected=expected, found=found, todo=f"Run `{redo}`.")) from None
+
+
+def grid_of(shape: Sequence[int], properties: Mapping[str, Any]) -> dict[str, Any]:
     """What identifies nnU-Net's grid of a case: spatial shape, bounding box, original spacing."""
-    properties = load_pickle(str(Path(arrays) / f"{case}.pkl"))
-    array = infer_dataset_class(str(arrays))(str(arrays), [case]).load_case(case)[0]
     return {
-        "shape": [int(n) for n in array.shape[1:]],
+        "shape": [int(n) for n in shape],
         "bbox": [[int(low), int(high)] for low, high in properties["bbox_used_for_cropping"]],
         "spacing": [float(s) for s in properties["spacing"]],
     }
+
+
+def made_for(
+    fusion: str, num_foreground: int, transpose: Sequence[int], grid: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The metadata that a soft map must have to fit a training, whatever masks it was made of."""
+    return {
+        "fusion": fusion,
+        "foreground": num_foreground,
+        "transpose": [int(axis) for axis in transpose],
+        "grid": dict(grid),
+    }
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(": ").removesuffix(".")
 
 
 def why_not_current(path: Path, expected: Mapping[str, Any], *, whole: bool = False) -> str | None:
@@ -70,7 +133,7 @@ def why_not_current(path: Path, expected: Mapping[str, Any], *, whole: bool = Fa
 
     Args:
         path: The soft map.
-        expected: Metadata that it should have (any of `fusion`, `sources`, `grid`).
+        expected: Metadata that it should have (`made_for`, `sources`).
         whole: Whether to read all voxels against the checksum, too.
     """
     try:
@@ -86,37 +149,49 @@ def why_not_current(path: Path, expected: Mapping[str, Any], *, whole: bool = Fa
 def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float:
     """Make sure that a training finds an up-to-date soft map for every case.
 
-    The raters' files are compared where the raw data set is at hand; nnU-Net does not need it for training.
+    The masks are compared where the raw data set is at hand with all that dataset.json lists: nnU-Net does not
+    need it for training.
 
     Returns:
-        The mean share of fractional voxels over the cases.
+        The share of fractional voxels among those of all cases.
 
     Raises:
         InputError: Maps are missing, damaged or stale; with the command that makes them.
     """
     name, fusion = trainer.plans_manager.dataset_name, trainer.source
     raw = folder_if_there("nnUNet_raw")
-    ending = trainer.dataset_json["file_ending"]
-    shares, bad = [], []
+    described = trainer.dataset_json
+    if raw is not None and (raw / name / "dataset.json").is_file():
+        described = read_json(raw / name / "dataset.json")  # that in nnUNet_preprocessed may be older
+    listed = listed_raters(described)
+    redo = stock_command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name)
+    stock = stock_dataset(trainer.preprocessed_dataset_folder, redo=redo)
+    voxels, fractional, bad = 0, 0.0, []
     assert trainer.soft_folder is not None
     for case in cases:
-        expected: dict[str, Any] = {
-            "fusion": fusion,
-            "grid": grid_of(trainer.preprocessed_dataset_folder, case),
-        }
+        grid = grid_of(*stock_properties(stock, case, redo=redo))
+        expected = made_for(fusion, trainer.num_foreground, trainer.plans_manager.transpose_forward, grid)
         if raw is not None:
-            files = mask_files(raw / name, case, ending)
-            if all(path.is_file() for path in files.values()):
-                expected["sources"] = digests(files)
+            expected |= _sources(raw / name, case, trainer.dataset_json["file_ending"], listed.get(case))
         path = trainer.soft_folder / f"{case}.b2nd"
         reason = why_not_current(path, expected)
         if reason:
             bad.append(f"{case} ({reason})")
         else:
-            shares.append(open_soft_map(path).metadata["fractional"])
+            found = open_soft_map(path).metadata
+            voxels += found["voxels"]
+            fractional += found["fractional"] * found["voxels"]
     if bad:
         command = command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name, fusion)
         raise InputError(
             f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {some(bad)}. Run `{command}`."
         )
-    return sum(shares) / len(shares)
+    return fractional / voxels
+
+
+def _sources(raw: Path, case: str, file_ending: str, listed: list[str] | None) -> dict[str, Any]:
+    """The digests of a case's masks, to be compared; nothing where masks are not at hand."""
+    files = mask_files(raw, case, file_ending, None)
+    if set(listed or ()) <= set(files) and all(path.is_file() for path in files.values()):
+        return {"sources": digests(files)}
+    return {}

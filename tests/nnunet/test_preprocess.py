@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -11,8 +12,9 @@ import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
 
 from nnunet_dml._checks import InputError
+from nnunet_dml._files import _MACHINE
 from nnunet_dml.labels.storage import open_soft_map, verify_soft_map
-from nnunet_dml.nnunet.preprocess import RaterMaps, to_grid
+from nnunet_dml.nnunet.preprocess import RaterMaps, crop, to_grid
 from tests.conftest import DATASET, nnunet_dml
 
 
@@ -32,7 +34,7 @@ def test_transposed_cropped_and_left_alone_where_the_spacing_fits():
     soft = np.random.default_rng(0).random((1, 4, 5, 6)).astype(np.float32)
     plans, configuration = grid_of_plans(transpose=(2, 0, 1))
     properties = {"bbox_used_for_cropping": [[1, 6], [0, 4], [2, 4]], "spacing": [1.0, 1.0, 1.0]}
-    found = to_grid(soft, properties, (5, 4, 2), plans, configuration)
+    found = to_grid(crop(soft, properties, plans), properties, (5, 4, 2), plans, configuration)
     np.testing.assert_array_equal(found, soft.transpose(0, 3, 1, 2)[:, 1:6, 0:4, 2:4])
 
 
@@ -116,6 +118,25 @@ class TestRaterMaps:
         with pytest.raises(InputError, match=rf"r1\.nii\.gz: expected {what} .* of .*consensus\.nii\.gz"):
             maps.check((4, 4, 4), tmp_path / "consensus.nii.gz")
 
+    @pytest.mark.parametrize("name", ["NibabelIO", "NibabelIOWithReorient"])
+    @pytest.mark.parametrize("what", ["spacing", "origin", "direction"])
+    def test_a_mask_with_another_affine_is_refused(self, tmp_path, name, what):
+        from nnunetv2.imageio import nibabel_reader_writer
+
+        image = sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8))
+        sitk.WriteImage(image, str(tmp_path / "consensus.nii.gz"))
+        values = {"spacing": [1, 1, 2], "origin": [0, 0, 3], "direction": [1, 0, 0, 0, -1, 0, 0, 0, 1]}
+        getattr(image, f"Set{what.capitalize()}")([float(v) for v in values[what]])
+        sitk.WriteImage(image, str(tmp_path / "r1.nii.gz"))
+        reader = getattr(nibabel_reader_writer, name)()
+        maps = RaterMaps([tmp_path / "r1.nii.gz"], reader, num_classes=2)
+        maps.check((4, 4, 4), tmp_path / "r1.nii.gz")
+        with pytest.raises(
+            InputError, match=r"r1\.nii\.gz: expected the affine \[\[.* of .*consensus\.nii"
+        ) as caught:
+            maps.check((4, 4, 4), tmp_path / "consensus.nii.gz")
+        assert "\n" not in caught.value.problems[0]
+
     def test_all_bad_files_are_named(self, tmp_path, reader):
         maps = [
             self.maps(tmp_path, reader, np.full((4, 4, 4), value, np.float32), f"r{i}.nii.gz")
@@ -168,7 +189,7 @@ class TestPhantom:
         modified = {path.name: path.stat().st_mtime_ns for path in maps.iterdir()}
         (maps / "case01.b2nd").unlink()
         (maps / "case02.b2nd").write_bytes(before["case02.b2nd"][:-20])
-        (maps / ".tmp-killed-case03.b2nd").write_bytes(b"half")
+        (maps / f".tmp-{_MACHINE}-{2**22 + 1}-abcdefgh-case03.b2nd").write_bytes(b"half")
         rater = next((tmp_path / "raw" / DATASET / "ratersTr" / "case04").iterdir())
         mask = sitk.ReadImage(str(rater))
         sitk.WriteImage(1 - mask, str(rater))
@@ -184,6 +205,10 @@ class TestPhantom:
         for name in ("raw", "preprocessed"):
             shutil.copytree(getattr(phantom, name) / DATASET, tmp_path / name / DATASET)
             monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+        description = tmp_path / "raw" / DATASET / "dataset.json"
+        content = json.loads(description.read_text())
+        del content["nnunet_dml"]["cases"]["case01"]
+        description.write_text(json.dumps(content))
         shutil.rmtree(tmp_path / "raw" / DATASET / "ratersTr" / "case01")
         out = nnunet_dml("preprocess", "-d", "901", "-c", "2d", "--fusion", "uniform").stdout
         assert "1 cases without raters (consensus used): case01" in out
