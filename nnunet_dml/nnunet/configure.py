@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file
+from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml.nnunet.options import KEY, merge
+from nnunet_dml.nnunet.options import KEY, Options, merge
 
 
 def configure(
@@ -33,7 +36,8 @@ def configure(
         source: Plans identifier to start from.
         target: Plans identifier to write.
         options: Nested groups of options, merged over those of `source`.
-        configurations: Which configurations get another batch size or width; None means all.
+        configurations: Which configurations get another batch size or width; None means all that do not
+            inherit it.
         batch_size: New batch size.
         scale_features: Factor on the channels of every stage (at least 1 channel is left).
         features: Channels of every stage.
@@ -43,8 +47,10 @@ def configure(
         The file written.
 
     Raises:
-        InputError: Plans or configurations are missing, the name is taken, or a number is out of range.
+        InputError: Plans or configurations are missing or damaged, the name is taken, a number is out of range, an
+            option would change nothing, or the options of both are bad together.
     """
+    _check_numbers(configurations, batch_size, scale_features, features)
     folder = environment_folder("nnUNet_preprocessed")
     folder = find_dataset(dataset, folder)
     source_file, target_file = folder / f"{source}.json", folder / f"{target}.json"
@@ -61,22 +67,18 @@ def configure(
         raise InputError(
             f"-o {target}: expected another name than -p {source}; the plans of a name never change."
         )
-    try:
-        plans = json.loads(source_file.read_text(encoding="utf-8"))
-        available = dict(plans["configurations"])
-    except (ValueError, KeyError, TypeError) as error:
-        found = f"{type(error).__name__}: {error}"
-        raise InputError(problem(source_file, expected="nnU-Net's plans", found=found)) from None
-    chosen = list(configurations or available)
-    for name in chosen:
+    plans = read_json(source_file, todo=f"Plan data set {dataset} again with nnU-Net.")
+    available = plans.get("configurations")
+    if not isinstance(available, dict) or not all(isinstance(it, dict) for it in available.values()):
+        found = f"configurations {available!r}"
+        raise InputError(problem(source_file, expected="nnU-Net's plans", found=found))
+    for name in configurations or ():
         if name not in available:
-            raise InputError(
-                problem(source_file, expected=f"a configuration {name}", found=", ".join(available))
-            )
+            expected, found = f"a configuration {name}", ", ".join(available)
+            raise InputError(problem(source_file, expected=expected, found=found))
     plans["plans_name"] = target
-    plans[KEY] = merge(plans.get(KEY, {}), options)
-    for name in chosen:
-        _change_network(plans["configurations"][name], batch_size, scale_features, features, name)
+    plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
+    _change_networks(available, configurations, batch_size, scale_features, features, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
         raise InputError(
@@ -92,29 +94,111 @@ def configure(
     return target_file
 
 
-def _change_network(
-    configuration: dict[str, Any],
+def _check_numbers(
+    configurations: Sequence[str] | None,
     batch_size: int | None,
     scale_features: float | None,
     features: Sequence[int] | None,
-    name: str,
 ) -> None:
-    """Change batch size and width in place; a configuration that inherits them is left to its parent."""
-    if batch_size is not None and "batch_size" in configuration:
-        if batch_size < 1:
-            raise InputError(f"--batch-size {batch_size}: expected at least 1.")
-        configuration["batch_size"] = batch_size
-    if "architecture" not in configuration or (scale_features is None and features is None):
-        return
-    arguments = configuration["architecture"]["arch_kwargs"]
-    stages = arguments["features_per_stage"]
+    """Refuse numbers out of range, and a choice of configurations with nothing to change in them."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(problem("--batch-size", expected="at least 1", found=str(batch_size)))
+    if scale_features is not None and not 0 < scale_features < math.inf:
+        raise InputError(
+            problem("--scale-features", expected="a factor above 0", found=f"{scale_features:g}")
+        )
+    if features is not None and min(features, default=0) < 1:
+        found = " ".join(map(str, features)) or "none"
+        raise InputError(problem("--features", expected="at least 1 channel per stage", found=found))
+    if configurations and batch_size is None and scale_features is None and features is None:
+        expected = "--batch-size, --scale-features or --features beside it"
+        todo = "Leave -c out: the options of --set hold for all configurations."
+        raise InputError(problem("-c", expected=expected, found="none of them", todo=todo))
+
+
+def _merged(own: Any, options: dict[str, Any], source_file: Path) -> dict[str, Any]:
+    """The options of plans with others over them, checked together."""
+    if not isinstance(own, dict):
+        found = type(own).__name__
+        raise InputError(problem(source_file, expected=f"an object of options as {KEY!r}", found=found))
+    merged = merge(own, options)
+    try:
+        Options.model_validate(merged)  # what only one trainer reads is that trainer's to refuse
+    except ValidationError as error:
+        raise InputError(
+            *(
+                problem(
+                    source_file,
+                    expected="valid options together with those of --set",
+                    found=".".join([KEY, *map(str, detail["loc"])]) + f" = {detail['input']!r}",
+                    todo=detail["msg"].removesuffix(".") + ".",
+                )
+                for detail in error.errors()
+            )
+        ) from None
+    return merged
+
+
+def _change_networks(
+    available: dict[str, dict[str, Any]],
+    chosen: Sequence[str] | None,
+    batch_size: int | None,
+    scale_features: float | None,
+    features: Sequence[int] | None,
+    source_file: Path,
+) -> None:
+    """Change batch size and width in place; without a choice, what a configuration inherits is left alone."""
+    names = list(dict.fromkeys(chosen or available))
+    for option, key in (
+        ("--batch-size", "batch_size" if batch_size is not None else None),
+        (
+            "--features" if features else "--scale-features",
+            "architecture" if features or scale_features else None,
+        ),
+    ):
+        if key is None:
+            continue
+        without = [name for name in names if key not in available[name]]
+        if without and (chosen or without == names):
+            raise InputError(
+                *(_nothing_to_change(source_file, it, available[it], option, key) for it in without)
+            )
+    for name in names:
+        configuration = available[name]
+        if batch_size is not None and "batch_size" in configuration:
+            configuration["batch_size"] = batch_size
+        if (features or scale_features) and "architecture" in configuration:
+            _change_width(configuration["architecture"], scale_features, features, name, source_file)
+
+
+def _nothing_to_change(
+    source_file: Path, name: str, configuration: dict[str, Any], option: str, key: str
+) -> str:
+    """Why an option has no effect on a configuration."""
+    parent = configuration.get("inherits_from")
+    found = f"none of its own; it inherits from {parent}" if parent else "none"
+    todo = f"Choose {parent} with -c." if parent else "Plan again with nnUNetv2_plan_experiment."
+    return problem(source_file, expected=f"{key!r} in {name} for {option}", found=found, todo=todo)
+
+
+def _change_width(
+    architecture: Any,
+    scale_features: float | None,
+    features: Sequence[int] | None,
+    name: str,
+    source_file: Path,
+) -> None:
+    try:
+        arguments = architecture["arch_kwargs"]
+        stages = [int(channels) for channels in arguments["features_per_stage"]]
+    except (KeyError, TypeError, ValueError):
+        expected = f"'features_per_stage', a list of channels, in the architecture of {name}"
+        todo = "Only such networks can be scaled."
+        raise InputError(problem(source_file, expected=expected, found="none", todo=todo)) from None
     if features is None:
         assert scale_features is not None
-        if not scale_features > 0:
-            raise InputError(f"--scale-features {scale_features}: expected a factor above 0.")
         features = [max(1, round(channels * scale_features)) for channels in stages]
-    if len(features) != len(stages) or min(features) < 1:
-        raise InputError(
-            f"--features {list(features)}: expected {len(stages)} channels for {name}, as {stages}."
-        )
+    if len(features) != len(stages):
+        expected, found = f"{len(stages)} channels for {name}, as {stages}", str(list(features))
+        raise InputError(problem("--features", expected=expected, found=found))
     arguments["features_per_stage"] = list(features)

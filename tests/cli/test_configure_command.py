@@ -103,7 +103,18 @@ def test_the_same_command_twice_is_fine_and_other_plans_are_not_replaced(folder,
         (["-o", "x", "--scale-features", "0"], "above 0"),
         (["-o", "x", "--scale-features", "nan"], "above 0"),
         (["-o", "x", "--features", "16", "32"], "3 channels for 2d"),
-        (["-o", "x", "--features", "0", "1", "2", "-c", "2d"], "3 channels for 2d"),
+        (["-o", "x", "--features", "0", "1", "2", "-c", "2d"], "--features: expected at least 1 channel"),
+        (["-o", "x", "--scale-features", "inf"], "above 0"),
+        (
+            ["-o", "x", "-c", "2d", "3d_cascade_fullres", "--batch-size", "4"],
+            "expected 'batch_size' in 3d_cascade_fullres for --batch-size, found none of its own; "
+            "it inherits from 3d_fullres. Choose 3d_fullres with -c.",
+        ),
+        (
+            ["-o", "x", "-c", "3d_cascade_fullres", "--scale-features", "0.5"],
+            "expected 'architecture' in 3d_cascade_fullres for --scale-features, found none of its own",
+        ),
+        (["-o", "x", "-c", "2d"], "-c: expected --batch-size, --scale-features or --features beside it"),
         (["-o", "x/y"], "a plain name"),
         (["-o", "x", "--set", "loss.overlap=dice"], "loss.overlap"),
     ],
@@ -115,13 +126,71 @@ def test_bad_input(folder, capsys, arguments, words):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"configurations": 3}'])
+def rewrite(folder, change):
+    plans = json.loads(json.dumps(PLANS))
+    change(plans)
+    (folder / "nnUNetPlans.json").write_text(json.dumps(plans))
+
+
+def test_old_plans_without_an_architecture(folder, capsys):
+    rewrite(folder, lambda plans: [it.pop("architecture", None) for it in plans["configurations"].values()])
+    assert configure("-o", "x", "--scale-features", "0.5") == 2
+    error = capsys.readouterr().err
+    assert "expected 'architecture' in 2d for --scale-features, found none. Plan again" in error
+    assert not (folder / "x.json").exists()
+
+
+def test_an_architecture_of_another_kind(folder, capsys):
+    rewrite(folder, lambda plans: plans["configurations"]["2d"].update(architecture={"arch_kwargs": {}}))
+    assert configure("-o", "x", "--scale-features", "0.5") == 2
+    assert (
+        "expected 'features_per_stage', a list of channels, in the architecture of 2d"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_configuration_named_twice_is_changed_once(folder):
+    assert configure("-o", "x", "-c", "2d", "2d", "--scale-features", "0.5") == 0
+    changed = json.loads((folder / "x.json").read_text())["configurations"]["2d"]
+    assert changed["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64]
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [
+        (3, "expected an object of options as 'nnunet_dml', found int"),
+        ({"training": {"epoch": 3}}, "found nnunet_dml.training.epoch = 3. Extra inputs"),
+        ({"loss": {"weight_overlap": 0}}, "loss.weight_ce and loss.weight_overlap are both 0"),
+        ({"labels": 3}, "found nnunet_dml.labels = 3"),
+    ],
+)
+def test_options_of_the_source_are_checked_with_the_new_ones(folder, capsys, own, words):
+    rewrite(folder, lambda plans: plans.update(nnunet_dml=own))
+    assert configure("-o", "x", "--set", "loss.weight_ce=0") == 2
+    assert words in capsys.readouterr().err
+    assert not (folder / "x.json").exists()
+
+
+def test_options_that_one_trainer_alone_reads_are_left_to_it(folder):
+    assert configure("-o", "x", "--set", "loss.gamma=2") == 0
+
+
+@pytest.mark.parametrize("text", ['{"configurations": 3}', "{}", '{"configurations": {"2d": 3}}'])
 def test_damaged_plans(folder, capsys, text):
     (folder / "nnUNetPlans.json").write_text(text)
     assert configure("-o", "x") == 2
     error = capsys.readouterr().err
     assert "nnUNetPlans.json: expected nnU-Net's plans" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_plans_that_are_no_json(folder, capsys, text):
+    (folder / "nnUNetPlans.json").write_text(text)
+    assert configure("-o", "x") == 2
+    error = capsys.readouterr().err
+    assert "nnUNetPlans.json: expected" in error
+    assert "Plan data set 501 again" in error
 
 
 def test_a_folder_that_cannot_be_written(folder, capsys, monkeypatch):
