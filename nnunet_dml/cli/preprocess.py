@@ -39,7 +39,9 @@ def run(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     for row in rows:
-        done = ", ".join(f"{count} {reason}" for reason, count in row["cases"].items())
+        kept = row["cases"].pop("kept", 0)
+        made, reasons = sum(row["cases"].values()), ", ".join(f"{n} {why}" for why, n in row["cases"].items())
+        done = f"{made} made ({reasons}), {kept} kept" if made else f"{kept} kept"
         print(f"{row['configuration']}, {row['fusion']}: {done}; in {row['folder']}")
         print(
             f"  fractional voxels inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "

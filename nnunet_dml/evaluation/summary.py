@@ -15,7 +15,7 @@ import torch
 
 from nnunet_dml import __version__
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file
+from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml.evaluation.cases import CaseRecord
 from nnunet_dml.metrics import ece_from_counts
 from nnunet_dml.metrics.empty_cases import BOTH_EMPTY, mean_of_defined
@@ -202,10 +202,16 @@ def check_writable(folder: Path) -> None:
     """Find out before the work that the results cannot be written.
 
     Raises:
-        InputError: If the folder is a file, or neither it nor its nearest parent can be written to.
+        InputError: If the folder is a file, or neither it nor its nearest parent can be written to, or it holds a
+            `summary.json` of another program, such as nnU-Net's own in a validation folder.
     """
     import tempfile
 
+    theirs = folder / "summary.json"
+    if theirs.is_file() and "source" not in read_json(theirs):
+        todo = "Give another -o."
+        expected, found = "a summary of `nnunet-dml evaluate` or none", "another program's"
+        raise InputError(problem(theirs, expected=expected, found=found, todo=todo))
     existing = folder
     while not existing.exists():
         existing = existing.parent

@@ -65,7 +65,12 @@ class Conversion:
         ]
         single = [case.name for case in self.cases if len(case.raters) == 1]
         empty = [c.name for c, f in zip(self.cases, self.facts, strict=True) if _is_empty(f)]
-        for what, found in (("with a single rater", single), ("left empty by all raters", empty)):
+        fewer = [case.name for case in self.cases if 1 < len(case.raters) < len(self.raters)]
+        for what, found in (
+            ("with a single rater", single),
+            ("that lack a rater", fewer),
+            ("left empty by all raters", empty),
+        ):
             if found:
                 lines.append(f"cases {what}: {len(found)} ({', '.join(found)})")
         if self.ignored:
@@ -118,7 +123,7 @@ def convert_raters(
         InputError: Bad input, one line per problem.
         OSError: The dataset could not be written. Nothing is left behind.
     """
-    folder = dataset_folder(src, dataset, overwrite=overwrite)
+    folder = dataset_folder(src, dataset, overwrite=overwrite or dry_run)
     check_names(labels, channel_names)
     found = find_cases(src, layout, task=task, images=images, raters=raters)
     check = partial(inspect_case, channels_last=channels_last)

@@ -6,6 +6,7 @@ A plans file holds only what differs from the trainer class's defaults, as neste
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -163,13 +164,23 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             )
             continue
         group, key = name.split(".")
-        nested.setdefault(group, {})[key] = None if value.lower() in ("none", "null") else value
+        if key in nested.setdefault(group, {}):
+            problems.append(f"--set {assignment}: expected each option once, found {name} twice.")
+        nested[group][key] = _typed(value)
     if problems:
         raise InputError(*problems)
     options = _parse(nested, "--set")
     return {
         group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
     }
+
+
+def _typed(value: str) -> Any:
+    """A number, true, false or none as such; anything else as the text that it is."""
+    try:
+        return json.loads({"none": "null"}.get(value.lower(), value))
+    except ValueError:
+        return value
 
 
 def _parse(overrides: Mapping[str, Any], where: str) -> Options:

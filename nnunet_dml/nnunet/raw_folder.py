@@ -15,7 +15,7 @@ def dataset_folder(src: Path, dataset: str, *, overwrite: bool) -> Path:
     """Where the dataset goes; refuses a bad or taken name and a place that cannot be written."""
     match = re.fullmatch(r"(?:Dataset)?(\d{3})_([A-Za-z0-9][\w.-]*)", dataset, re.ASCII)
     if not match:
-        expected = "three digits and a name, such as 501_BrainGrowth"
+        expected = "three digits and a name of ASCII letters, digits, _, . and -, such as 501_BrainGrowth"
         raise InputError(problem("--dataset", expected=expected, found=repr(dataset)))
     raw = environment_folder("nnUNet_raw", must_exist=False)
     name = f"Dataset{match[1]}_{match[2]}"

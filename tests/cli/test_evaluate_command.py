@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError
 from nnunet_dml.cli import evaluate
+from nnunet_dml.evaluation import summary
 from tests.reference import metrics as slow
 
 MODEL = "nnUNetTrainerDML__nnUNetPlans__2d"
@@ -479,3 +480,13 @@ def test_inputs_are_not_changed(world):
     before = content()
     world.run()
     assert content() == before
+
+
+def test_nnunets_own_summary_is_not_overwritten(tmp_path):
+    theirs = tmp_path / "validation" / "summary.json"
+    theirs.parent.mkdir()
+    theirs.write_text('{"foreground_mean": {"Dice": 0.9}, "mean": {}, "metric_per_case": []}')
+    with pytest.raises(InputError, match=r"summary\.json: expected a summary of `nnunet-dml evaluate`"):
+        summary.check_writable(theirs.parent)
+    theirs.write_text('{"source": "ours"}')
+    summary.check_writable(theirs.parent)

@@ -25,18 +25,31 @@ def test_assignments_are_typed_and_nested():
     }
 
 
+def test_every_option_can_be_set():
+    for name, _, default, _ in listing():
+        group, key = name.split(".")
+        assert parse_assignments([f"{name}={default}"]) == {group: {key: default}}
+    assert parse_assignments(["loss.variant=2"]) == {"loss": {"variant": 2}}
+
+
+def test_an_option_set_twice_is_refused():
+    with pytest.raises(InputError, match=r"training\.epochs twice"):
+        parse_assignments(["training.epochs=2", "training.epochs=3"])
+
+
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
         ("loss.weigth_ce=1", "Valid|name of .*loss.weight_ce"),
         ("epochs", "expected name=value"),
-        ("training.epochs=0", "bad value '0' of training.epochs"),
+        ("training.epochs=0", "bad value 0 of training.epochs"),
         ("training.epochs=many", "bad value 'many' of training.epochs"),
         ("labels.source=stapel", "labels.source.*'uniform'"),
         ("loss.gamma=0.5", "greater than or equal to 1"),
         ("loss.variant=3", "loss.variant"),
         ("loss.weight_ce=nan", "loss.weight_ce"),
         ("loss.weight_ce=-1", "loss.weight_ce"),
+        ("training.epochs=2.5", "bad value 2.5 of training.epochs"),
         ("loss=1", "expected name=value"),
     ],
 )

@@ -194,7 +194,7 @@ class TestPhantom:
         mask = sitk.ReadImage(str(rater))
         sitk.WriteImage(1 - mask, str(rater))
         out = nnunet_dml("preprocess", "-d", "901", "-c", "2d", "--fusion", "uniform").stdout
-        assert "1 damaged, 7 kept, 1 missing, 1 stale: sources changed" in out
+        assert "3 made (1 damaged, 1 missing, 1 stale: sources changed), 7 kept" in out
         after = {path.name: path.read_bytes() for path in maps.iterdir()}
         assert after.keys() == before.keys()
         assert {name for name in before if after[name] != before[name]} == {"case04.b2nd"}
