@@ -7,6 +7,7 @@ patch is read from disk, and no code of the loader is touched. The transforms (`
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,11 @@ class StackedChannels:
         return np.concatenate([np.asarray(part[index]).astype(np.int16, copy=False) for part in self._parts])
 
 
+@lru_cache(maxsize=128)  # of a process; opening a file for every sample takes longer than reading a small patch
+def _array(path: Path) -> Any:
+    return open_array(path)
+
+
 class SoftLabelDataset:
     """A dataset of nnU-Net whose cases carry soft labels behind their labels."""
 
@@ -63,7 +69,7 @@ class SoftLabelDataset:
         data, labels, previous, properties = self._dataset.load_case(identifier)
         return (
             data,
-            StackedChannels(labels, open_array(self._folder / f"{identifier}.b2nd")),
+            StackedChannels(labels, _array(self._folder / f"{identifier}.b2nd")),
             previous,
             properties,
         )

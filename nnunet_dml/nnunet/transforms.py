@@ -28,8 +28,9 @@ class UnpackSoftLabels(BasicTransform):
         """Part the channels."""
         packed = data_dict["segmentation"]
         end = 1 + self.classes
-        data_dict["regression_target"] = packed[1:end].clamp(min=0).float().div_(self.scale)
-        data_dict["segmentation"] = torch.cat((packed[:1], packed[end:]))
+        data_dict["regression_target"] = packed[1:end].float().clamp_(min=0).div_(self.scale)
+        labels, previous = packed[:1], packed[end:]
+        data_dict["segmentation"] = torch.cat((labels, previous)) if len(previous) else labels
         return data_dict
 
 
