@@ -46,7 +46,8 @@ class StackedChannels:
         return np.concatenate([np.asarray(part[index]).astype(np.int16, copy=False) for part in self._parts])
 
 
-@lru_cache(maxsize=128)  # of a process; opening a file for every sample takes longer than reading a small patch
+# kept open by each process: opening a file for every sample takes longer than reading a small patch
+@lru_cache(maxsize=128)
 def _array(path: Path) -> Any:
     return open_array(path)
 

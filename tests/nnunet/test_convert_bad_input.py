@@ -271,9 +271,7 @@ class TestOptions:
         "dataset", ["501", "Brain", "5_Brain", "Dataset501", "501_", "501_a/b", "../501_x"]
     )
     def test_dataset_name(self, raw, src, dataset):
-        assert "--dataset: expected three digits and a name of ASCII letters" in only(
-            src, dataset=dataset
-        )
+        assert "--dataset: expected three digits and a name of ASCII letters" in only(src, dataset=dataset)
 
     def test_full_name(self, raw, src):
         assert convert(src, dataset="Dataset501_Test", dry_run=True).folder == raw / NAME
