@@ -8,23 +8,20 @@ and what is written is read back.
 from __future__ import annotations
 
 import errno
-import gzip
 import math
 import os
 import re
-import struct
 import tempfile
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple, cast
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._image_bytes import missing_bytes, nifti_header, open_unpacked
 
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")  # those of nnU-Net
 PICTURES = (".png", ".bmp", ".tif", ".tiff")  # no geometry that nnU-Net would read; RGB stays in one file
@@ -129,7 +126,7 @@ def check_whole(path: Path) -> None:
         raise InputError(problem(path, expected=expected, found="no permission to read it", todo=todo))
     if path.stat().st_size == 0:
         raise InputError(problem(path, expected=expected, found="an empty file", todo=_COPY))
-    if missing := _missing_bytes(path, kind):
+    if missing := missing_bytes(path, kind):
         raise InputError(problem(path, expected=f"a whole {kind} file", found=missing, todo=_COPY))
 
 
@@ -223,8 +220,8 @@ def count_not_finite(path: Path, image: sitk.Image) -> int:
     count = int(np.count_nonzero(~np.isfinite(array)))
     if not split_ending(path.name)[1].startswith(".nii"):
         return count
-    with _open(path) as file:
-        header = _nifti_header(file.read(1024))
+    with open_unpacked(path) as file:
+        header = nifti_header(file.read(1024))
         if header is None or header.dtype.kind != "f":
             return count
         file.seek(header.offset)
@@ -302,37 +299,6 @@ def _reason(error: Exception, path: Path) -> str:
     return f"one that SimpleITK refuses ({line.strip(' .')})"
 
 
-def _missing_bytes(path: Path, kind: str) -> str:
-    """What is wrong with a file's length, in formats whose truncation SimpleITK overlooks; else ""."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(1024)
-    if kind == "bmp" and head[:2] == b"BM" and len(head) >= 6:
-        wanted = struct.unpack("<I", head[2:6])[0]
-        return f"{size} of {wanted} bytes" if size < wanted else ""
-    if not kind.startswith("nii"):
-        return ""
-    try:
-        with _open(path) as file:
-            head = file.read(1024)
-            size = len(head)
-            while chunk := file.read(1 << 20):
-                size += len(chunk)
-    except EOFError:
-        return "a truncated gzip stream"
-    except (gzip.BadGzipFile, zlib.error) as error:
-        return f"a damaged gzip stream ({error})"
-    header = _nifti_header(head)
-    return f"{size} of {header.end} bytes" if header and size < header.end else ""
-
-
-def _open(path: Path) -> IO[bytes]:
-    """Open a file, unpacked if it is gzipped whatever its name says, as ITK does."""
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
-
-
 def _read_bmp(path: Path) -> sitk.Image:
     """A BMP as nnU-Net reads it: ITK takes every grey picture with a palette for RGB."""
     from skimage import io
@@ -341,31 +307,3 @@ def _read_bmp(path: Path) -> sitk.Image:
     return sitk.GetImageFromArray(
         array.astype(np.uint8) if array.dtype == bool else array, isVector=array.ndim == 3
     )
-
-
-class _NiftiHeader(NamedTuple):
-    offset: int  # of the first voxel
-    end: int  # behind the last
-    dtype: np.dtype
-
-
-def _nifti_header(head: bytes) -> _NiftiHeader | None:
-    """Where the voxels lie in a NIfTI file, by its first bytes."""
-    with suppress(struct.error, ValueError, OverflowError):
-        for order in "<>":
-            kind = struct.unpack_from(order + "i", head)[0]
-            if kind == 348:
-                dims = struct.unpack_from(order + "8h", head, 40)
-                code, bits = struct.unpack_from(order + "2h", head, 70)
-                offset = struct.unpack_from(order + "f", head, 108)[0]
-            elif kind == 540:
-                dims = struct.unpack_from(order + "8q", head, 16)
-                code, bits = struct.unpack_from(order + "2h", head, 12)
-                offset = struct.unpack_from(order + "q", head, 168)[0]
-            else:
-                continue
-            # the type matters for plain floats only: 16 and 64 in the standard
-            dtype = np.dtype(f"{order}f{bits // 8}") if code in (16, 64) else np.dtype("u1")
-            count = math.prod(max(size, 1) for size in dims[1 : 1 + dims[0]])
-            return _NiftiHeader(int(offset), int(offset) + count * bits // 8, dtype)
-    return None

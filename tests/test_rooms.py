@@ -14,7 +14,7 @@ import nnunet_dml
 ROOT = Path(nnunet_dml.__file__).parent
 # rooms of one rank may not import one another, with the exceptions below
 RANKS = [
-    {"_checks"},
+    {"_checks", "_image_bytes"},
     {"_files", "_folders", "_images", "_parallel"},
     {"losses", "labels", "calibration", "metrics"},
     {"nnunet", "evaluation"},

@@ -7,7 +7,7 @@ renormalise. The result stands in `<data_identifier>_soft/<fusion>/<case>.b2nd`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,107 +15,17 @@ from typing import Any
 
 import blosc2
 import numpy as np
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetBaseDataset
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import clear_leftovers, read_json
 from nnunet_dml._folders import environment_folder, find_dataset, listed_raters
-from nnunet_dml._images import TOLERANCE, Grid, check_whole, misfits, read_mask, whole_numbers
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.fusion import FUSIONS, fuse
 from nnunet_dml.labels.storage import open_soft_map, quantise, save_soft_map
 from nnunet_dml.nnunet import soft_maps
-
-
-class RaterMaps:
-    """One case's masks, read anew from disk at every iteration, so that only one is in memory at a time.
-
-    Iterating yields integer arrays in the axis order of the plans' reader. Call `check` first: the reader alone
-    may take a damaged file for a whole one.
-    """
-
-    def __init__(self, files: Sequence[Path], reader: BaseReaderWriter, num_classes: int) -> None:
-        """Remember the files; nothing is read yet."""
-        self.files, self.reader, self.num_classes = files, reader, num_classes
-
-    def __len__(self) -> int:
-        """The number of raters."""
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Read one mask after the other."""
-        for path in self.files:
-            yield self._read(path)[0].astype(np.uint8 if self.num_classes <= 256 else np.uint16)
-
-    def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
-        """Read every file once.
-
-        Args:
-            shape: That of the image, in the axis order of the reader.
-            consensus: The case's file in `labelsTr`, whose spacing, origin and direction the masks should have
-                (with nnU-Net's nibabel readers: whose affine matrix).
-
-        Raises:
-            InputError: Files are damaged, hold other values than the labels, or lie on another grid; all are named.
-        """
-        reference = None if consensus is None else self._geometry(consensus)
-        problems: list[str] = []
-        for path in self.files:
-            try:
-                geometry = self._check(path, shape)
-            except InputError as error:
-                problems += error.problems
-            else:
-                if consensus is not None and reference is not None:
-                    problems += _moved(path, geometry, consensus, reference)
-        if problems:
-            raise InputError(*problems)
-
-    def _geometry(self, path: Path) -> Grid | np.ndarray:
-        """Where a file's voxels lie: its grid, or its affine matrix with a reader of nibabel."""
-        if not isinstance(self.reader, NibabelIO | NibabelIOWithReorient):
-            return read_mask(path)[1]
-        check_whole(path)  # nibabel hides no NaN, and reads directions that SimpleITK refuses
-        affine: np.ndarray = self._read(path)[1]["nibabel_stuff"]["original_affine"]
-        return affine
-
-    def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | np.ndarray:
-        geometry = self._geometry(path)
-        labels = whole_numbers(self._read(path)[0], path)
-        if labels.shape != shape:
-            raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
-        low, high = labels.min(), labels.max()
-        if low < 0 or high >= self.num_classes:
-            expected = f"labels 0 … {self.num_classes - 1} as in dataset.json"
-            raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
-        return geometry
-
-    def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-        try:
-            masks, properties = self.reader.read_seg(str(path))
-        except Exception as error:  # each reader raises its own kind
-            expected = f"a mask that nnU-Net's {type(self.reader).__name__} reads"
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(problem(path, expected=expected, found=first)) from None
-        return masks[0], properties
-
-
-def _moved(
-    path: Path, geometry: Grid | np.ndarray, consensus: Path, reference: Grid | np.ndarray
-) -> list[str]:
-    """One line for each way in which a mask lies elsewhere than the consensus."""
-    if isinstance(geometry, Grid) and isinstance(reference, Grid):
-        return misfits(path, geometry, consensus, reference)
-    affine, wanted = np.asarray(geometry), np.asarray(reference)
-    voxel = np.linalg.norm(wanted[:3, :3], axis=0).max()
-    if np.allclose(affine, wanted, rtol=1e-5, atol=TOLERANCE * voxel):  # of numbers that are 32-bit floats
-        return []
-    expected, found = (np.array2string(m[:3], precision=6).replace("\n", "") for m in (wanted, affine))
-    todo = "Resample it to that grid; where only the header is wrong, copy the other's."
-    return [problem(path, expected=f"the affine {expected} of {consensus}", found=found, todo=todo)]
+from nnunet_dml.nnunet.rater_maps import RaterMaps
 
 
 def crop(soft: np.ndarray, properties: dict[str, Any], plans: PlansManager) -> np.ndarray:
