@@ -207,7 +207,7 @@ class TestPhantom:
     @pytest.mark.parametrize(
         ("labels", "words"),
         [
-            ({"background": 0, "whole": [1]}, "region-based"),
+            ({"background": 0, "whole": [1, 2], "core": 2}, "region-based"),
             ({"background": 0, "a": 1, "ignore": 2}, "ignore label"),
         ],
     )
@@ -217,7 +217,7 @@ class TestPhantom:
         described = {
             **json.loads((base / "dataset.json").read_text()),
             "labels": labels,
-            "regions_class_order": [1],
+            "regions_class_order": [1, 2],
         }
         with pytest.raises(NotImplementedError, match=words):
             trainers.nnUNetTrainerDML(plans, "2d", 0, described, torch.device("cpu"))
