@@ -71,6 +71,7 @@ def set_folders(patch: pytest.MonkeyPatch, base: Path) -> SimpleNamespace:
         folders[name].mkdir(exist_ok=True)
         patch.setenv(f"nnUNet_{name}", str(folders[name]))
     patch.setenv("nnUNet_n_proc_DA", "0")
+    patch.setenv("nnUNet_def_n_proc", "2")  # each worker process imports torch
     patch.setenv("nnUNet_extTrainer", str(ROOT / "nnunet_dml" / "plugin"))
     return SimpleNamespace(**folders)
 
