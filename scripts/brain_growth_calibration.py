@@ -2,7 +2,6 @@
 
 Prints, for models of `brain_growth.sh`:
 
-
 * the share of voxels, mean confidence and accuracy per confidence bin, pooled over the validation cases;
 * the ECE that the raters' fused maps themselves would have, predicted without error;
 * the pooled ECE after one temperature, chosen on the other folds (cross-fitted).

@@ -143,9 +143,3 @@ def phantom(tmp_path_factory, make_phantom):
                 *more,
             )
         yield folders
-
-
-@pytest.fixture(scope="session")
-def phantom_environment(phantom):
-    """The phantom's folders; nnU-Net's variables point at them while this fixture lives."""
-    return phantom

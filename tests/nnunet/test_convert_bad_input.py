@@ -21,16 +21,6 @@ NAME = "Dataset501_Test"
 
 
 @pytest.fixture
-def raw(tmp_path, monkeypatch):
-    folder = tmp_path / "raw"
-    folder.mkdir()
-    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("nnUNet_raw", str(folder))
-    return folder
-
-
-@pytest.fixture
 def src(tmp_path):
     folders_source(tmp_path / "src", shape=(4, 6, 5))
     return tmp_path / "src"

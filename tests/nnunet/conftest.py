@@ -1,0 +1,16 @@
+"""What the tests of the conversion share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """An empty folder that `nnUNet_raw` names; the other two variables are unset."""
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("nnUNet_raw", str(folder))
+    return folder
