@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_dml._checks import check_one_of, check_same_shape
+from nnunet_dml.labels.staple import staple
 
-FUSIONS = ("majority", "uniform", "weighted")
+FUSIONS = ("majority", "uniform", "weighted", "staple")
 
 Labels: TypeAlias = npt.NDArray[np.integer[Any]]
 Masks: TypeAlias = Iterable[npt.ArrayLike]
@@ -28,7 +29,8 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
         p_c(i) = Σ_r w_r [m_r(i) = c],   Σ_r w_r = 1
 
     `uniform`: w_r = 1/R. `weighted`: w_r is proportional to the rater's Dice against the majority vote, see
-    `rater_weights`. `majority`: 1 for the class with the most votes, ties go to the lowest label.
+    `rater_weights`. `majority`: 1 for the class with the most votes, ties go to the lowest label. `staple`: the
+    posterior of a model in which each rater errs in a way of his own, see `staple`; it needs all raters in memory.
 
     Args:
         masks: `(R, *spatial)` integer label maps, or any object that can be iterated twice and yields
@@ -76,7 +78,7 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
             return fused
     for c, count in enumerate(votes):
         np.divide(count, raters, out=fused[c], casting="unsafe")
-    return fused
+    return staple(_again(masks, votes, raters), fused) if method == "staple" else fused
 
 
 def majority_vote(
@@ -220,18 +222,24 @@ def _most_votes(votes: list[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.unsi
 
 
 def _scored(masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int) -> Iterator[tuple[Labels, float]]:
-    """A second iteration over the raters: each map with its Dice against the majority vote."""
+    """The raters once more: each map with its Dice against the majority vote."""
     classes = len(votes)
     vote = _most_votes(votes)[0].astype(np.intp).ravel()
     size_vote = np.bincount(vote, minlength=classes)
-    seen = 0
-    for mask in _maps(masks):
-        check_same_shape(f"masks[{seen}]", mask.shape, "masks[0]", votes[0].shape)
+    for mask in _again(masks, votes, raters):
         flat = mask.astype(np.intp).ravel()
         common = np.bincount(flat[flat == vote], minlength=classes)
         sizes = np.bincount(flat, minlength=classes) + size_vote
         dice = np.divide(2 * common, sizes, out=np.ones(classes), where=sizes > 0)
         yield mask, float(dice[1:].mean()) if classes > 1 else 1.0
+
+
+def _again(masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int) -> Iterator[Labels]:
+    """A second iteration over the raters, who must be as many as in the first."""
+    seen = 0
+    for mask in _maps(masks):
+        check_same_shape(f"masks[{seen}]", mask.shape, "masks[0]", votes[0].shape)
+        yield mask
         seen += 1
     if seen != raters:
         raise ValueError(f"Expected `masks` to yield {raters} raters again, got {seen} the second time.")

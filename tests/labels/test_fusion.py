@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from nnunet_dml.labels import FUSIONS, fuse, majority_vote, rater_dice, rater_weights
 from tests.reference import fusion as reference
 
+STREAMING = FUSIONS[:-1]  # STAPLE has tests of its own
 THREE = np.array([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]])  # the vote is 0 0 1 1; Dice 4/5, 1, 2/3
 
 
@@ -113,7 +114,7 @@ class TestAgainstReference:
         np.testing.assert_allclose(
             rater_weights(masks, num_classes=classes), reference.weights(masks, classes)
         )
-        for method in FUSIONS:
+        for method in STREAMING:
             fused = fuse(masks, method=method, num_classes=classes)
             assert fused.shape == (classes, *masks.shape[1:])
             np.testing.assert_allclose(fused, reference.fuse(masks, method, classes), atol=1e-6)
@@ -206,7 +207,7 @@ class _Generated:
             yield mask
 
 
-@pytest.mark.parametrize("method", FUSIONS)
+@pytest.mark.parametrize("method", STREAMING)
 def test_memory_does_not_grow_with_the_raters(method):
     peaks = []
     for count in (3, 30):
