@@ -1,11 +1,14 @@
 """Losses on soft labels: overlap (Dice, Jaccard, Tversky), cross-entropy plus overlap, deep supervision."""
 
-from nnunet_dml.losses.compound import CrossEntropyOverlapLoss, one_hot, soft_cross_entropy
+from nnunet_dml.losses.compound import CrossEntropyOverlapLoss
+from nnunet_dml.losses.cross_entropy import one_hot, soft_cross_entropy
 from nnunet_dml.losses.deep_supervision import DeepSupervisionLoss, average_down, deep_supervision_weights
+from nnunet_dml.losses.lovasz import lovasz_softmax_loss
 from nnunet_dml.losses.modules import (
     CompatibleTverskyLoss,
     DiceSemimetricLoss,
     JaccardMetricLoss,
+    LovaszSoftmaxLoss,
     SoftDiceLoss,
     SoftJaccardLoss,
 )
@@ -23,6 +26,7 @@ __all__ = [
     "DeepSupervisionLoss",
     "DiceSemimetricLoss",
     "JaccardMetricLoss",
+    "LovaszSoftmaxLoss",
     "SoftDiceLoss",
     "SoftJaccardLoss",
     "average_down",
@@ -30,6 +34,7 @@ __all__ = [
     "deep_supervision_weights",
     "dice_semimetric_loss",
     "jaccard_metric_loss",
+    "lovasz_softmax_loss",
     "one_hot",
     "soft_cross_entropy",
     "soft_dice_loss",

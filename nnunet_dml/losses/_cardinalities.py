@@ -1,19 +1,20 @@
 """The one kernel of the room: how large are x, y, what they share and what they differ in.
 
-Every overlap loss of this package is a function of four sums per sample and class, and one formula,
+Every overlap loss of this package but Lovász's is a function of four sums per sample and class, and one formula,
 `tversky`, turns them into a loss. A loss differs from another in how "shared" is measured on soft values
-(`Overlap`) and in how false positives and negatives are weighed (`alpha`, `beta`), and in nothing else.
+(`Overlap`) and in how false positives and negatives are weighed (`Formula`), and in nothing else.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
-from nnunet_dml._checks import check_one_of, check_range, check_same_shape
+from nnunet_dml._checks import check_range, check_same_shape
 
 ONE_HOT_HINT = "For hard labels call `one_hot` first."
 TINY = 1e-8  # what a denominator is at least; matters only where `smooth` is 0 and both sides are empty
@@ -82,40 +83,64 @@ def check_inputs(name: str, x: Tensor, target: Tensor, mask: Tensor | None) -> N
         raise ValueError(f"Expected `mask` on {x.device} as `{name}`, got {mask.device}.")
 
 
-def check_options(
-    *, reduction: str, smooth: float, alpha: float = 0.5, beta: float = 0.5, gamma: float = 1.0
-) -> None:
-    """Refuse options out of range.
+@dataclass(frozen=True)
+class Formula:
+    """How a set's cardinalities become its loss, see `tversky`.
 
     Raises:
-        ValueError: One of them is; the message names it and its range.
+        ValueError: An option is out of range; the message names it and its range.
     """
-    check_one_of("reduction", reduction, ("batch", "image"))
-    check_range("smooth", smooth, 0.0, float("inf"), open_high=True)
-    check_range("alpha", alpha, 0.0, float("inf"), open_high=True)
-    check_range("beta", beta, 0.0, float("inf"), open_high=True)
-    check_range("gamma", gamma, 1.0, float("inf"), open_high=True)
+
+    overlap: Overlap
+    alpha: float = 0.5  # weight of false positives
+    beta: float = 0.5  # weight of false negatives
+    gamma: float = 1.0  # Δ^(1/γ)
+    power: float = 1.0  # Δ^power
+    smooth: float = 1e-5  # added to numerator and denominator, in voxels
+    log: bool = False  # −log(1 − Δ)
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        infinity = float("inf")
+        for name, low in (("smooth", 0.0), ("alpha", 0.0), ("beta", 0.0), ("gamma", 1.0), ("power", 1.0)):
+            check_range(name, getattr(self, name), low, infinity, open_high=True)
+        if self.alpha + self.beta == 0:
+            raise ValueError(
+                "Expected `alpha` or `beta` above 0, got 0 for both: no error would cost anything."
+            )
+        if self.gamma != 1 and self.power != 1:
+            raise ValueError(
+                f"Expected `gamma` or `power` to be 1, got gamma={self.gamma} and power={self.power}: "
+                "the loss is raised to 1/gamma (the paper's) or to power (its code's)."
+            )
+
+    @property
+    def exponent(self) -> float:
+        """What Δ is raised to."""
+        return 1 / self.gamma if self.power == 1 else self.power
 
 
-def cardinalities(x: Tensor, y: Tensor, overlap: Overlap, *, mask: Tensor | None = None) -> Cardinalities:
-    """Measure x and y, per sample and class.
-
-    Args:
-        x: Probabilities, (B, C, *spatial) in [0, 1]; any floating dtype, summed in float32 (float64 in
-            float64).
-        y: Target, of the same shape and range.
-        overlap: How the intersection is measured.
-        mask: (B, 1, *spatial), 0 where a voxel is ignored. What x and y hold there, NaN included, has no
-            effect.
-
-    Returns:
-        Four tensors (B, C), differentiable with respect to x and y. All zero where everything is ignored.
-    """
+def masked(x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both as (B, C, voxels) in the working dtype, 0 where a voxel is ignored, whatever they held there."""
     dtype = working_dtype(x, y)
     x, y = x.to(dtype).flatten(2), y.to(dtype).flatten(2)
     if mask is not None:
         ignored = ~mask.bool().flatten(2)
         x, y = x.masked_fill(ignored, 0), y.masked_fill(ignored, 0)
+    return x, y
+
+
+def cardinalities(x: Tensor, y: Tensor, overlap: Overlap) -> Cardinalities:
+    """Measure x and y, per sample and class.
+
+    Args:
+        x: Probabilities, (B, C, voxels) in [0, 1], as `masked` returns them.
+        y: Target, of the same shape and range.
+        overlap: How the intersection is measured.
+
+    Returns:
+        Four tensors (B, C), differentiable with respect to x and y. All zero where everything is ignored.
+    """
     product = None if overlap is Overlap.DIFFERENCE else (x * y).sum(2)
     difference = (x - y).abs().sum(2) if overlap in (Overlap.DIFFERENCE, Overlap.BOTH) else None
     if overlap is Overlap.SOFT_SQUARED:
@@ -133,58 +158,34 @@ def assemble(x: Tensor, y: Tensor, *, product: Tensor | None, difference: Tensor
     return Cardinalities(x, y, 2 * product, x + y - 2 * product)
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce in both directions.
-
-    Every rank computes the same loss of the joint batch, so the gradient that arrives here is summed over
-    the ranks; DDP divides by their number afterwards, which leaves the gradient of the joint batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].clone()
-        distributed.all_reduce(total)
-        return total
-
-
-def reduce_samples(sums: Cardinalities, *, reduction: str, gather: bool = False) -> Cardinalities:
-    """Bring the cardinalities (B, C) to the sets that the loss compares.
-
-    Args:
-        sums: Per sample and class.
-        reduction: "batch": one set per class over the whole batch, (C,); "image": one per sample and class.
-        gather: With "batch", sum over the DDP ranks too. No effect where `torch.distributed` is not
-            initialised, nor with "image", where each image stands for itself.
-    """
-    if reduction == "image":
-        return sums
-    stacked = torch.stack(sums).sum(1)
-    if gather and distributed.is_available() and distributed.is_initialized():
-        stacked = _SumOverRanks.apply(stacked)
-    return Cardinalities(*stacked.unbind(0))
-
-
-def tversky(sums: Cardinalities, *, alpha: float, beta: float, gamma: float = 1.0, smooth: float) -> Tensor:
-    """The one loss formula: 1 − (2|v| + s) / (2|v| + 2α·FP + 2β·FN + s), to the power 1/γ.
+def tversky(sums: Cardinalities, formula: Formula) -> Tensor:
+    """The one loss formula: Δ = 1 − (2|v| + s) / (2|v| + 2α·FP + 2β·FN + s), then Δ^e, then −log(1 − Δ^e).
 
     FP = (|x|−|y|+|m|)/2 and FN = (|y|−|x|+|m|)/2. α = β = 0.5 is Dice, α = β = 1 is Jaccard. It is computed
     as (2α·FP + 2β·FN) / (denominator), which is the same and exactly 0 at x = y.
 
     Returns:
-        A loss in [0, 1] for each entry of `sums`; 0 where both sides are empty.
+        A loss for each entry of `sums`, in [0, 1], in the log form in [0, inf) and finite; 0 where both sides
+        are empty.
     """
+    alpha, beta, exponent = formula.alpha, formula.beta, formula.exponent
     error = (alpha + beta) * sums.difference
     if alpha != beta:
-        error = error + (alpha - beta) * (sums.x - sums.y)
-    loss = error / (sums.shared + error + smooth).clamp_min(TINY)
-    if gamma == 1:
+        error = (error + (alpha - beta) * (sums.x - sums.y)).clamp_min(0)  # what rounding may have left
+    if formula.log:
+        return _log_form(error, (sums.shared + formula.smooth).clamp_min(TINY), exponent)
+    loss = error / (sums.shared + error + formula.smooth).clamp_min(TINY)
+    if exponent == 1:
         return loss
-    # the root is infinitely steep at 0, where inf * 0 would turn the gradient into NaN
+    # a root is infinitely steep at 0, where inf * 0 would turn the gradient into NaN
     positive = loss > 0
-    return torch.where(positive, torch.where(positive, loss, 1.0) ** (1 / gamma), 0.0)
+    return torch.where(positive, torch.where(positive, loss, 1.0) ** exponent, 0.0)
+
+
+def _log_form(error: Tensor, right: Tensor, exponent: float) -> Tensor:
+    """−log(1 − Δ^e), Δ = error / (right + error), without forming 1 − Δ, which rounds to 0 next to Δ = 1."""
+    if exponent == 1:
+        return torch.log1p(error / right)
+    positive = error > TINY**2 * right  # below, Δ^e and its logarithm are 0 for all that floats can tell
+    u = exponent * torch.log1p(right / torch.where(positive, error, right))  # −log Δ^e
+    return torch.where(positive, -torch.log(-torch.expm1(-u)), 0.0)

@@ -1,110 +1,84 @@
-"""Cross-entropy on soft labels, and cross-entropy plus overlap as nnU-Net trains with."""
+"""Cross-entropy plus overlap, as nnU-Net trains with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nnunet_dml._checks import check_one_of, check_range
-from nnunet_dml.losses._cardinalities import (
-    Overlap,
-    cardinalities,
-    check_inputs,
-    check_options,
-    reduce_samples,
-    tversky,
-    working_dtype,
+from nnunet_dml.losses._averaging import (
+    Active,
+    Averaging,
+    Reduction,
+    check_class_weights,
+    class_weight_tensor,
+    compare,
+    conditions,
 )
-from nnunet_dml.losses._softmax_sums import SoftmaxSums, softmax_sums
-from nnunet_dml.losses.overlap import Reduction
+from nnunet_dml.losses._cardinalities import Formula, Overlap, check_inputs, working_dtype
+from nnunet_dml.losses._logit_sums import Activation, LogitSums, logit_sums
+from nnunet_dml.losses.cross_entropy import mean_entropy
+from nnunet_dml.losses.lovasz import lovasz_softmax_loss
 
-OverlapName = Literal["dml", "jml", "ctl", "sdl", "sjl"]
+OverlapName = Literal["dml", "jml", "ctl", "sdl", "sjl", "lovasz"]
 
-
-def one_hot(labels: Tensor, num_classes: int, *, ignore_label: int | None = None) -> Tensor:
-    """Integer labels as one channel per class.
-
-    Args:
-        labels: (B, 1, *spatial), integer dtype, or floating as nnU-Net's loader gives them; values 0 … C − 1
-            or `ignore_label`.
-        num_classes: C, at least 1, the background included.
-        ignore_label: Voxels of this label are 0 in all channels; pass `labels != ignore_label` as `mask` too.
-
-    Returns:
-        (B, C, *spatial), float32, 0 or 1. A label outside 0 … C − 1 is 0 in all channels: labels are not
-        checked, it would stall a GPU.
-
-    Raises:
-        TypeError: `labels` is bool or complex.
-        ValueError: `labels` has no channel axis of length 1, or `num_classes` is below 1.
-
-    >>> import torch
-    >>> one_hot(torch.tensor([[[0, 2, 9]]]), 3, ignore_label=9).tolist()
-    [[[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
-    """
-    if labels.dtype == torch.bool or labels.is_complex():
-        raise TypeError(f"Expected `labels` of an integer dtype, got {labels.dtype}.")
-    if labels.ndim < 3 or labels.shape[1] != 1:
-        raise ValueError(f"Expected `labels` of shape (B, 1, *spatial), got {tuple(labels.shape)}.")
-    if num_classes < 1:
-        raise ValueError(f"Expected argument `num_classes` to be at least 1, got {num_classes}.")
-    classes = torch.arange(num_classes, device=labels.device).view(-1, *[1] * (labels.ndim - 2))
-    hot = labels == classes
-    if ignore_label is not None:
-        hot &= labels != ignore_label
-    return hot.float()
-
-
-def soft_cross_entropy(logits: Tensor, target: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """Cross-entropy against a distribution per voxel: the mean over the valid voxels of −Σ_c y_c log p_c.
-
-    Args:
-        logits: (B, C, *spatial), any floating dtype; the softmax is taken in float32 (float64 in float64).
-        target: y, (B, C, *spatial) in [0, 1]. It gets no gradient unless it asks for one.
-        mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
-
-    Returns:
-        A scalar, at least 0; 0 where no voxel is valid.
-
-    Raises:
-        TypeError: `logits` or `target` is not floating.
-        ValueError: Shapes or devices do not match.
-
-    >>> import torch
-    >>> round(soft_cross_entropy(torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.5)).item(), 4)  # log 2
-    0.6931
-    """
-    check_inputs("logits", logits, target, mask)
-    sums = _sums(logits, target, mask=mask, overlap=None, first=0, cross_entropy=True)
-    assert sums.cross_entropy is not None
-    return _mean_over_voxels(sums.cross_entropy, logits, mask)
+OVERLAPS = ("dml", "jml", "ctl", "sdl", "sjl", "lovasz")
+SUMS = OVERLAPS[:-1]  # those that are functions of sums
+# options that not every overlap has: where they belong, and the default that says nothing
+OWN_OPTIONS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "variant": (("dml", "jml"), 1),
+    "norm": (("sjl",), 1),
+    "alpha": (("ctl",), 0.5),
+    "beta": (("ctl",), 0.5),
+    "gamma": (("ctl",), 1.0),
+    "power": (("ctl",), 1.0),
+    "smooth": (SUMS, 1e-5),
+    "gather": (SUMS, False),
+}
 
 
 class CrossEntropyOverlapLoss(nn.Module):
-    """Cross-entropy plus overlap on logits: weight_ce · CE + weight_overlap · (Δ − 1).
+    """Cross-entropy plus overlap on logits: weight_ce · CE + weight_overlap · (Δ − 1), or · −log(1 − Δ).
 
     As in nnU-Net the overlap enters as minus the score, hence Δ − 1, and the value may be negative. On hard
     labels, with weights 1 and 1, "dml" equals nnU-Net's `DC_and_CE_loss` with its Dice of `batch_dice` and
-    `smooth` (without background), with and without an ignore label. The default weights are the paper's 1:3
-    at nnU-Net's total of 2.
+    `smooth` (without background), with and without an ignore label, and with "sigmoid" its `DC_and_BCE_loss`
+    without an ignore label; with one nnU-Net sums the binary cross-entropy over the channels, here it stays
+    the mean over them. The default weights are the paper's 1:3 at nnU-Net's total of 2.
+
+    Options without an explanation are those of `dice_semimetric_loss`.
 
     Args:
-        overlap: "dml" Dice semimetric, "jml" Jaccard metric, "ctl" compatible Tversky, "sdl" and "sjl" the
-            classic soft Dice and Jaccard (for comparison; wrong on soft labels).
+        overlap: "dml" Dice semimetric, "jml" Jaccard metric, "ctl" compatible Tversky; for comparison "sdl" and
+            "sjl", the classic soft Dice and Jaccard (wrong on soft labels), and "lovasz", Lovász-softmax (for
+            hard labels only, which is not checked).
+        activation: "softmax": the channels are classes that exclude each other, background first. "sigmoid":
+            each channel is a region of its own, they may overlap, and all take part in the overlap.
         weight_ce: At least 0; at 0 the term is not computed.
         weight_overlap: At least 0; at 0 the term is not computed.
-        background: Whether the first class takes part in the overlap.
+        background: Whether the first class takes part in the overlap; not with "sigmoid", which has none.
         variant: Of "dml" and "jml", 1 or 2.
+        norm: Of "sjl", 1 or 2.
         alpha: Of "ctl", weight of false positives.
         beta: Of "ctl", weight of false negatives.
         gamma: Of "ctl", the paper's γ ≥ 1 in Δ^(1/γ).
-        reduction: "batch" (nnU-Net's `batch_dice`) or "image".
-        smooth: Added to numerator and denominator of the overlap, in voxels.
-        gather: With "batch", sum the overlap's sets over the DDP ranks, where `torch.distributed` is
-            initialised.
+        power: Of "ctl", the exponent of the authors' code, Δ^power with power ≥ 1; it or `gamma` is 1.
+        log: −log(1 − Δ) of each set, without the −1.
+        reduction: "batch" (nnU-Net's `batch_dice`), "image", "class" or weights of these.
+        active: "all", "present", "prob", "label" or "both": the classes that take part in the overlap; a region
+            is present where its label is above 0.5 at a valid voxel.
+        threshold: Of `active`.
+        class_weights: One per channel, the background's included, which the overlap reads only with
+            `background`. They weigh the mean over active classes and, see `soft_cross_entropy`, the
+            cross-entropy. A buffer: it moves with the Module and is not saved, as no option is.
+        smooth: Added to numerator and denominator of the overlap, in voxels. Not of "lovasz".
+        gather: Take cross-entropy, the sets of "batch" and what is active there of the joint batch of all DDP
+            ranks, where `torch.distributed` is initialised. Then every rank returns the joint value, but for
+            the share of "image" and "class", and DDP's mean gradient is that of the joint batch. Not of
+            "lovasz", whose sets are each rank's own.
 
     Raises:
         ValueError: An option is out of range, or set for an overlap that does not have it.
@@ -118,11 +92,13 @@ class CrossEntropyOverlapLoss(nn.Module):
     -0.3069
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         overlap: OverlapName = "dml",
         *,
-        activation: Literal["softmax", "sigmoid"] = "softmax",
+        activation: Activation = "softmax",
         weight_ce: float = 0.5,
         weight_overlap: float = 1.5,
         background: bool = False,
@@ -134,120 +110,142 @@ class CrossEntropyOverlapLoss(nn.Module):
         power: float = 1.0,
         log: bool = False,
         reduction: Reduction = "batch",
-        active: Literal["all", "present", "prob", "label", "both"] = "all",
+        active: Active = "all",
         threshold: float = 0.01,
         class_weights: Sequence[float] | None = None,
         smooth: float = 1e-5,
         gather: bool = False,
     ) -> None:
         super().__init__()
-        if (activation, norm, power, log, active, class_weights) != ("softmax", 1, 1.0, False, "all", None):
-            raise NotImplementedError("Only the defaults of the new options are read yet.")
-        check_one_of("overlap", overlap, ("dml", "jml", "ctl", "sdl", "sjl"))
+        own = {"variant": variant, "norm": norm, "alpha": alpha, "beta": beta, "gamma": gamma, "power": power}
+        check_one_of("overlap", overlap, OVERLAPS)
+        check_one_of("activation", activation, ("softmax", "sigmoid"))
         check_one_of("variant", variant, (1, 2))
+        check_one_of("norm", norm, (1, 2))
         check_range("weight_ce", weight_ce, 0.0, float("inf"), open_high=True)
         check_range("weight_overlap", weight_overlap, 0.0, float("inf"), open_high=True)
-        check_options(reduction=reduction, smooth=smooth, alpha=alpha, beta=beta, gamma=gamma)
         if weight_ce == 0 and weight_overlap == 0:
             raise ValueError(
                 "Expected `weight_ce` or `weight_overlap` above 0, got 0 for both: nothing would be learnt."
             )
-        if overlap != "ctl" and (alpha, beta, gamma) != (0.5, 0.5, 1.0):
-            raise ValueError(f"`alpha`, `beta` and `gamma` belong to overlap='ctl', got overlap={overlap!r}.")
-        if overlap not in ("dml", "jml") and variant != 1:
-            raise ValueError(f"`variant` 2 belongs to overlap='dml' and 'jml', got overlap={overlap!r}.")
+        _refuse_foreign(overlap, own | {"smooth": smooth, "gather": gather})
+        if background and activation == "sigmoid":
+            raise ValueError("`background` belongs to activation='softmax': among regions there is none.")
         if overlap in ("jml", "sjl"):
             alpha = beta = 1.0
-        self.overlap = overlap
+        self.formula = Formula(_measure(overlap, variant, norm), alpha, beta, gamma, power, smooth, log)
+        self.averaging = Averaging(reduction, active, threshold, gather)
+        self.overlap, self.activation = overlap, activation
         self.weight_ce, self.weight_overlap = float(weight_ce), float(weight_overlap)
         self.background = background
-        self.variant: Literal[1, 2] = variant
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
-        self.reduction: Reduction = reduction
-        self.smooth = smooth
-        self.gather = gather
+        self._first = 1 if activation == "softmax" and not background else 0
+        weights = None
+        if class_weights is not None:
+            check_class_weights(class_weights)
+            if weight_overlap and not any(class_weights[self._first :]):
+                raise ValueError(
+                    "Expected argument `class_weights` above 0 for a class of the overlap, "
+                    f"got {tuple(class_weights)}."
+                )
+            weights = torch.tensor([float(weight) for weight in class_weights])
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch.
 
         Args:
-            logits: (B, C, *spatial), C ≥ 2 unless `background`; any floating dtype, softmax in float32 at
-                least.
-            target: (B, C, *spatial) in [0, 1], soft or one-hot, background first.
+            logits: (B, C, *spatial), with softmax C ≥ 2 unless `background`; any floating dtype, the
+                activation is taken in float32 at least.
+            target: (B, C, *spatial) in [0, 1], soft or one-hot, background first; or a channel per region.
             mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
 
         Returns:
-            A scalar. Where no voxel is valid CE is 0 and Δ is 0.
+            A scalar. Where no voxel is valid, or no class is active, CE or Δ is 0.
 
         Raises:
             TypeError: `logits` or `target` is not floating.
-            ValueError: Shapes or devices do not match, or no class is left.
+            ValueError: Shapes or devices do not match, the class weights are not one per channel, or no class
+                is left.
         """
         check_inputs("logits", logits, target, mask)
-        first = 0 if self.background else 1
-        if logits.shape[1] <= first:
+        weights = class_weight_tensor(self.class_weights, logits.shape[1], "logits", logits.device)
+        if logits.shape[1] <= self._first:
             raise ValueError(
                 f"Expected `logits` with a class beside the background, got {logits.shape[1]} channel. "
                 "Set `background=True` to take the first class into the overlap."
             )
-        measured = _sums(
+        by_sums = self.overlap != "lovasz" and self.weight_overlap != 0
+        measured = logit_sums(
             logits,
             target,
+            activation=self.activation,
             mask=mask,
-            overlap=self._measure() if self.weight_overlap else None,
-            first=first,
+            overlap=self.formula.overlap if by_sums else None,
+            averaging=self.averaging,
+            first=self._first,
             cross_entropy=self.weight_ce != 0,
+            mass=self.weight_ce != 0 and weights is not None and self.activation == "softmax",
         )
         terms = []
-        if measured.cross_entropy is not None:
-            terms.append(self.weight_ce * _mean_over_voxels(measured.cross_entropy, logits, mask))
-        if measured.sums is not None:
-            sums = reduce_samples(measured.sums, reduction=self.reduction, gather=self.gather)
-            delta = tversky(
-                sums, alpha=self.alpha, beta=self.beta, gamma=self.gamma, smooth=self.smooth
-            ).mean()
-            terms.append(self.weight_overlap * (delta - 1))
+        if measured.entropy is not None:
+            entropy = mean_entropy(
+                measured, logits, mask, weights, activation=self.activation, gather=self.averaging.gather
+            )
+            terms.append(self.weight_ce * entropy)
+        if self.weight_overlap != 0:
+            delta = self._delta(measured, logits, target, mask, weights)
+            terms.append(self.weight_overlap * (delta if self.formula.log else delta - 1))
         return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    def _delta(
+        self,
+        measured: LogitSums,
+        logits: Tensor,
+        target: Tensor,
+        mask: Tensor | None,
+        weights: Tensor | None,
+    ) -> Tensor:
+        """The overlap's mean."""
+        weights = None if weights is None else weights[self._first :]
+        if measured.sums is not None:
+            met = conditions(measured.label_peaks, measured.prob_peaks, self.averaging)
+            return compare(measured.sums, met, self.formula, self.averaging, weights)
+        z = logits.to(working_dtype(logits, target))
+        p = z.softmax(1) if self.activation == "softmax" else z.sigmoid()
+        return lovasz_softmax_loss(
+            p[:, self._first :],
+            target[:, self._first :],
+            reduction=self.averaging.reduction,
+            active=self.averaging.active,
+            threshold=self.averaging.threshold,
+            class_weights=weights,
+            log=self.formula.log,
+            mask=mask,
+            regions=self.activation == "sigmoid",
+        )
 
     def extra_repr(self) -> str:
         """The options, as `print(module)` shows them."""
-        names = ("overlap", "weight_ce", "weight_overlap", "background", "variant", "alpha", "beta", "gamma")
-        return ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in (*names, "reduction", "smooth", "gather")
-        )
-
-    def _measure(self) -> Overlap:
-        if self.overlap in ("sdl", "sjl"):
-            return Overlap.SOFT
-        return Overlap.DIFFERENCE if self.variant == 1 else Overlap.BOTH
+        names = ("overlap", "activation", "weight_ce", "weight_overlap", "background")
+        shown = {name: getattr(self, name) for name in names}
+        if self.class_weights is not None:
+            shown["class_weights"] = self.class_weights.tolist()
+        shown |= vars(self.formula) | vars(self.averaging)
+        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
 
 
-def _sums(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    mask: Tensor | None,
-    overlap: Overlap | None,
-    first: int,
-    cross_entropy: bool,
-) -> SoftmaxSums:
-    """`softmax_sums`, or the same by autograd where the target wants a gradient."""
-    if not target.requires_grad:
-        return softmax_sums(
-            logits, target, mask=mask, overlap=overlap, first=first, cross_entropy=cross_entropy
-        )
-    log_p = torch.log_softmax(logits.to(working_dtype(logits, target)), 1)
-    entropy = None
-    if cross_entropy:
-        products = log_p * target
-        entropy = -(products if mask is None else products.masked_fill(~mask.bool(), 0)).sum()
-    if overlap is None:
-        return SoftmaxSums(entropy, None)
-    return SoftmaxSums(entropy, cardinalities(log_p.exp()[:, first:], target[:, first:], overlap, mask=mask))
+def _refuse_foreign(overlap: str, options: dict[str, Any]) -> None:
+    """Raise `ValueError` where an option is set that the overlap does not have."""
+    for name, value in options.items():
+        owners, default = OWN_OPTIONS[name]
+        if overlap not in owners and value != default:
+            listed = " or ".join(repr(owner) for owner in owners)
+            raise ValueError(
+                f"`{name}` belongs to overlap={listed}, got {name}={value!r} with overlap={overlap!r}."
+            )
 
 
-def _mean_over_voxels(total: Tensor, logits: Tensor, mask: Tensor | None) -> Tensor:
-    """`total` over the number of valid voxels; 0 where there are none."""
-    if mask is None:
-        return total / max(1, logits.numel() // max(1, logits.shape[1]))
-    return total / mask.bool().sum().clamp_min(1)
+def _measure(overlap: str, variant: int, norm: int) -> Overlap:
+    if overlap in ("sdl", "sjl"):
+        return Overlap.SOFT if norm == 1 else Overlap.SOFT_SQUARED
+    return Overlap.DIFFERENCE if variant == 1 else Overlap.BOTH

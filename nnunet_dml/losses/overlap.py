@@ -1,26 +1,28 @@
 """Overlap losses on soft labels: Dice, Jaccard and Tversky, and the classic soft forms for comparison.
 
 All of them take probabilities and targets (B, C, *spatial) in [0, 1] and return the mean over the classes
-given; to leave out the background, leave out its channel. See `_cardinalities` for the kernel they share.
+given; to leave out the background, leave out its channel. The options that all share are explained at
+`dice_semimetric_loss`. See `_cardinalities` for the kernel and `_averaging` for the means.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
 
 from nnunet_dml._checks import check_one_of
-from nnunet_dml.losses._cardinalities import (
-    Overlap,
-    cardinalities,
-    check_inputs,
-    check_options,
-    reduce_samples,
-    tversky,
+from nnunet_dml.losses._averaging import (
+    Active,
+    Averaging,
+    Reduction,
+    class_weight_tensor,
+    compare,
+    conditions,
+    peaks,
 )
-
-Reduction = Literal["batch", "image"]
+from nnunet_dml.losses._cardinalities import Formula, Overlap, cardinalities, check_inputs, masked
 
 
 def dice_semimetric_loss(
@@ -28,7 +30,11 @@ def dice_semimetric_loss(
     target: Tensor,
     *,
     variant: Literal[1, 2] = 1,
+    log: bool = False,
     reduction: Reduction = "batch",
+    active: Active = "all",
+    threshold: float = 0.01,
+    class_weights: Sequence[float] | Tensor | None = None,
     smooth: float = 1e-5,
     mask: Tensor | None = None,
     gather: bool = False,
@@ -44,14 +50,26 @@ def dice_semimetric_loss(
         probs: x, (B, C, *spatial) in [0, 1], any floating dtype; summed in float32 (float64 in float64).
         target: y, of the same shape and range.
         variant: 1 or 2; the same on hard labels, 1 is less or equal on soft ones and what the paper advises.
-        reduction: "batch" sums over the batch first (nnU-Net's `batch_dice`), "image" averages over images.
+        log: −log(1 − Δ) of each set in place of Δ; finite, for `smooth` 0 with 1 − Δ at least 1e-8 voxels.
+        reduction: "batch" sums over the batch first (nnU-Net's `batch_dice`), "image" averages over classes,
+            then images, "class" over images, then classes; or weights of these, as {"batch": 1, "class": 1},
+            normalised to sum one. The JML paper's mIoU^D, mIoU^I and mIoU^C (section 6.1).
+        active: Which classes take part in the mean: "all"; "present", those that are the label's argmax at a
+            valid voxel (where the channels sum to less than one, the rest competes, too); "label" or "prob",
+            those whose label or prediction is above `threshold` somewhere; "both". Decided per compared set,
+            without a gradient. Names of the JML paper (section 2.4.2, Table 7); the authors' code calls
+            "label" PRESENT. An image without an active class is left out of the mean over images.
+        threshold: Of `active`, in [0, 1).
+        class_weights: One per channel, at least 0 and one of them above: the mean over active classes is
+            weighted. A tensor's values are not checked.
         smooth: Added to numerator and denominator, at least 0, in voxels.
         mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
-        gather: With "batch", sum over the DDP ranks too, where `torch.distributed` is initialised.
+        gather: With "batch", sum over the DDP ranks too, where `torch.distributed` is initialised, and decide
+            there what is active; images are each rank's own.
 
     Returns:
-        A scalar in [0, 1], the mean over the classes (and images). A class that is empty on both sides counts
-        0.
+        A scalar in [0, 1] (at least 0 with `log`). A class that is empty on both sides counts 0; where none
+        is active it is 0 with a gradient of 0.
 
     Raises:
         TypeError: `probs` or `target` is not floating.
@@ -68,7 +86,8 @@ def dice_semimetric_loss(
     """
     check_one_of("variant", variant, (1, 2))
     overlap = Overlap.DIFFERENCE if variant == 1 else Overlap.BOTH
-    return _loss(probs, target, overlap, 0.5, 0.5, 1.0, reduction, smooth, mask, gather)
+    formula = Formula(overlap, smooth=smooth, log=log)
+    return _loss(probs, target, mask, formula, Averaging(reduction, active, threshold, gather), class_weights)
 
 
 def jaccard_metric_loss(
@@ -76,7 +95,11 @@ def jaccard_metric_loss(
     target: Tensor,
     *,
     variant: Literal[1, 2] = 1,
+    log: bool = False,
     reduction: Reduction = "batch",
+    active: Active = "all",
+    threshold: float = 0.01,
+    class_weights: Sequence[float] | Tensor | None = None,
     smooth: float = 1e-5,
     mask: Tensor | None = None,
     gather: bool = False,
@@ -92,18 +115,14 @@ def jaccard_metric_loss(
         probs: x, (B, C, *spatial) in [0, 1], any floating dtype; summed in float32 (float64 in float64).
         target: y, of the same shape and range.
         variant: 1 or 2; the same on hard labels, 1 is less or equal on soft ones and what the paper advises.
-        reduction: "batch" sums over the batch first, "image" averages over images.
+        log: As of `dice_semimetric_loss`, as the rest, the result and the errors.
+        reduction: What a set is, and the order of the means.
+        active: Which classes take part.
+        threshold: Of `active`.
+        class_weights: One per channel.
         smooth: Added to numerator and denominator, at least 0, in voxels.
-        mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
-        gather: With "batch", sum over the DDP ranks too, where `torch.distributed` is initialised.
-
-    Returns:
-        A scalar in [0, 1], the mean over the classes (and images). A class that is empty on both sides counts
-        0.
-
-    Raises:
-        TypeError: `probs` or `target` is not floating.
-        ValueError: Shapes or devices do not match, or an option is out of range.
+        mask: (B, 1, *spatial), bool or 0/1.
+        gather: With "batch", sum over the DDP ranks too.
 
     Source: Wang et al., Jaccard Metric Losses, NeurIPS 2023, Eqs. 7 and 8.
 
@@ -114,7 +133,8 @@ def jaccard_metric_loss(
     """
     check_one_of("variant", variant, (1, 2))
     overlap = Overlap.DIFFERENCE if variant == 1 else Overlap.BOTH
-    return _loss(probs, target, overlap, 1.0, 1.0, 1.0, reduction, smooth, mask, gather)
+    formula = Formula(overlap, 1.0, 1.0, smooth=smooth, log=log)
+    return _loss(probs, target, mask, formula, Averaging(reduction, active, threshold, gather), class_weights)
 
 
 def compatible_tversky_loss(
@@ -124,7 +144,12 @@ def compatible_tversky_loss(
     alpha: float = 0.5,
     beta: float = 0.5,
     gamma: float = 1.0,
+    power: float = 1.0,
+    log: bool = False,
     reduction: Reduction = "batch",
+    active: Active = "all",
+    threshold: float = 0.01,
+    class_weights: Sequence[float] | Tensor | None = None,
     smooth: float = 1e-5,
     mask: Tensor | None = None,
     gather: bool = False,
@@ -139,21 +164,19 @@ def compatible_tversky_loss(
         probs: x, (B, C, *spatial) in [0, 1], any floating dtype; summed in float32 (float64 in float64).
         target: y, of the same shape and range.
         alpha: Weight of false positives, at least 0.
-        beta: Weight of false negatives, at least 0.
+        beta: Weight of false negatives, at least 0; one of the two is above.
         gamma: The paper's γ, at least 1: the loss of each class is raised to 1/γ, not to γ as in some code.
             Above 1 its slope grows without bound towards `probs` = `target`, where it is taken to be 0.
-        reduction: "batch" sums over the batch first, "image" averages over images.
+        power: The exponent of the authors' code, at least 1: Δ^power. Only one of `gamma` and `power` may differ
+            from 1.
+        log: As of `dice_semimetric_loss`, as the rest, the result and the errors.
+        reduction: What a set is, and the order of the means.
+        active: Which classes take part.
+        threshold: Of `active`.
+        class_weights: One per channel.
         smooth: Added to numerator and denominator, at least 0, in voxels.
-        mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
-        gather: With "batch", sum over the DDP ranks too, where `torch.distributed` is initialised.
-
-    Returns:
-        A scalar in [0, 1], the mean over the classes (and images). A class that is empty on both sides counts
-        0.
-
-    Raises:
-        TypeError: `probs` or `target` is not floating.
-        ValueError: Shapes or devices do not match, or an option is out of range.
+        mask: (B, 1, *spatial), bool or 0/1.
+        gather: With "batch", sum over the DDP ranks too.
 
     Source: Wang et al., Dice Semimetric Losses, MICCAI 2023, Eqs. 27 and 33.
 
@@ -162,14 +185,19 @@ def compatible_tversky_loss(
     >>> round(compatible_tversky_loss(x, y, alpha=0.3, beta=0.7).item(), 4)  # 1 − 1 / (1 + 0.3)
     0.2308
     """
-    return _loss(probs, target, Overlap.DIFFERENCE, alpha, beta, gamma, reduction, smooth, mask, gather)
+    formula = Formula(Overlap.DIFFERENCE, alpha, beta, gamma, power, smooth, log)
+    return _loss(probs, target, mask, formula, Averaging(reduction, active, threshold, gather), class_weights)
 
 
 def soft_dice_loss(
     probs: Tensor,
     target: Tensor,
     *,
+    log: bool = False,
     reduction: Reduction = "batch",
+    active: Active = "all",
+    threshold: float = 0.01,
+    class_weights: Sequence[float] | Tensor | None = None,
     smooth: float = 1e-5,
     mask: Tensor | None = None,
     gather: bool = False,
@@ -190,7 +218,8 @@ def soft_dice_loss(
     >>> round(soft_dice_loss(torch.ones(1, 1, 4), half).item(), 4)
     0.3333
     """
-    return _loss(probs, target, Overlap.SOFT, 0.5, 0.5, 1.0, reduction, smooth, mask, gather)
+    formula = Formula(Overlap.SOFT, smooth=smooth, log=log)
+    return _loss(probs, target, mask, formula, Averaging(reduction, active, threshold, gather), class_weights)
 
 
 def soft_jaccard_loss(
@@ -198,7 +227,11 @@ def soft_jaccard_loss(
     target: Tensor,
     *,
     norm: Literal[1, 2] = 1,
+    log: bool = False,
     reduction: Reduction = "batch",
+    active: Active = "all",
+    threshold: float = 0.01,
+    class_weights: Sequence[float] | Tensor | None = None,
     smooth: float = 1e-5,
     mask: Tensor | None = None,
     gather: bool = False,
@@ -207,16 +240,20 @@ def soft_jaccard_loss(
 
         Δ_SJL = 1 − <x,y> / (|x|+|y|−<x,y>), in L2 with Σx², Σy² for |x|, |y|
 
-    Arguments, result and errors are those of `jaccard_metric_loss`, which equals the L1 form on hard labels.
+    `jaccard_metric_loss` equals the L1 form on hard labels.
 
     Args:
         probs: x, (B, C, *spatial) in [0, 1].
         target: y, of the same shape and range.
         norm: 1 or 2; 2 is least at `probs` = `target`, but flat there.
-        reduction: See `jaccard_metric_loss`, as the rest.
-        smooth: At least 0.
+        log: As of `dice_semimetric_loss`, as the rest, the result and the errors.
+        reduction: What a set is, and the order of the means.
+        active: Which classes take part.
+        threshold: Of `active`.
+        class_weights: One per channel.
+        smooth: Added to numerator and denominator, at least 0, in voxels.
         mask: (B, 1, *spatial), bool or 0/1.
-        gather: Sum over the DDP ranks too.
+        gather: With "batch", sum over the DDP ranks too.
 
     Source: Wang et al., Jaccard Metric Losses, NeurIPS 2023, Eqs. 2 and 3.
 
@@ -227,25 +264,21 @@ def soft_jaccard_loss(
     """
     check_one_of("norm", norm, (1, 2))
     overlap = Overlap.SOFT if norm == 1 else Overlap.SOFT_SQUARED
-    return _loss(probs, target, overlap, 1.0, 1.0, 1.0, reduction, smooth, mask, gather)
+    formula = Formula(overlap, 1.0, 1.0, smooth=smooth, log=log)
+    return _loss(probs, target, mask, formula, Averaging(reduction, active, threshold, gather), class_weights)
 
 
 def _loss(
     probs: Tensor,
     target: Tensor,
-    overlap: Overlap,
-    alpha: float,
-    beta: float,
-    gamma: float,
-    reduction: str,
-    smooth: float,
     mask: Tensor | None,
-    gather: bool,
+    formula: Formula,
+    averaging: Averaging,
+    class_weights: Sequence[float] | Tensor | None,
 ) -> Tensor:
-    """Check, measure, reduce, compare, average: the way of every loss above."""
+    """Check, measure, compare, average: the way of every loss above."""
     check_inputs("probs", probs, target, mask)
-    check_options(reduction=reduction, smooth=smooth, alpha=alpha, beta=beta, gamma=gamma)
-    sums = reduce_samples(
-        cardinalities(probs, target, overlap, mask=mask), reduction=reduction, gather=gather
-    )
-    return tversky(sums, alpha=alpha, beta=beta, gamma=gamma, smooth=smooth).mean()
+    weights = class_weight_tensor(class_weights, target.shape[1], "target", target.device)
+    x, y = masked(probs, target, mask)
+    met = conditions(*peaks(x, y, averaging), averaging)
+    return compare(cardinalities(x, y, formula.overlap), met, formula, averaging, weights)

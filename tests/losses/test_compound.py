@@ -9,7 +9,7 @@ from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch.nn.functional import cross_entropy
 
 from nnunet_dml import losses
-from nnunet_dml.losses import CrossEntropyOverlapLoss, _softmax_sums, one_hot, soft_cross_entropy
+from nnunet_dml.losses import CrossEntropyOverlapLoss, _logit_sums, one_hot, soft_cross_entropy
 from tests.reference import losses as reference
 
 SHAPES = [(2, 3, 7), (2, 3, 4, 5), (2, 3, 3, 2, 4)]
@@ -38,7 +38,7 @@ def case(shape, dtype=torch.float64):
 
 @pytest.fixture(params=[1 << 19, 16], ids=["one piece", "many pieces"])
 def _pieces(request, monkeypatch):
-    monkeypatch.setattr(_softmax_sums, "PIECE_CPU", request.param)
+    monkeypatch.setattr(_logit_sums, "PIECE_CPU", request.param)
 
 
 def test_one_hot():
@@ -277,7 +277,7 @@ def test_layouts_and_arguments():
     [
         (
             {"overlap": "dice"},
-            "Expected argument `overlap` to be one of ['dml', 'jml', 'ctl', 'sdl', 'sjl'], got 'dice'.",
+            "Expected argument `overlap` to be one of ['dml', 'jml', 'ctl', 'sdl', 'sjl', 'lovasz'], got 'dice'.",
         ),
         ({"weight_ce": -1}, "Expected argument `weight_ce` in [0.0, inf), got -1."),
         ({"weight_overlap": math.nan}, "Expected argument `weight_overlap`"),
@@ -285,11 +285,14 @@ def test_layouts_and_arguments():
         ({"variant": 3}, "Expected argument `variant` to be one of [1, 2], got 3."),
         (
             {"overlap": "sdl", "variant": 2},
-            "`variant` 2 belongs to overlap='dml' and 'jml', got overlap='sdl'.",
+            "`variant` belongs to overlap='dml' or 'jml', got variant=2 with overlap='sdl'.",
         ),
-        ({"alpha": 0.3}, "`alpha`, `beta` and `gamma` belong to overlap='ctl', got overlap='dml'."),
+        ({"alpha": 0.3}, "`alpha` belongs to overlap='ctl', got alpha=0.3 with overlap='dml'."),
         ({"overlap": "ctl", "gamma": 0.5}, "Expected argument `gamma` in [1.0, inf), got 0.5."),
-        ({"reduction": "sum"}, "Expected argument `reduction` to be one of ['batch', 'image'], got 'sum'."),
+        (
+            {"reduction": "sum"},
+            "Expected argument `reduction` to be one of ['batch', 'image', 'class'], got 'sum'.",
+        ),
         ({"smooth": -1}, "Expected argument `smooth` in [0.0, inf), got -1."),
     ],
 )

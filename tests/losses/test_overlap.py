@@ -256,7 +256,7 @@ def test_wrong_tensors(name, x, y, mask, error, words):
         (
             "dml",
             {"reduction": "mean"},
-            "Expected argument `reduction` to be one of ['batch', 'image'], got 'mean'.",
+            "Expected argument `reduction` to be one of ['batch', 'image', 'class'], got 'mean'.",
         ),
         ("sdl", {"smooth": -1.0}, "Expected argument `smooth` in [0.0, inf), got -1.0."),
         ("dml", {"smooth": math.nan}, "Expected argument `smooth`"),
