@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         nargs="+",
         metavar="NAME=VALUE",
-        help="what the masks' values mean; they become 1, 2, ... in this order (default: as found)",
+        help="what the masks' values mean; they become 1, 2, ... in this order (default: as found). The name ignore: "
+        "the rater abstains there",
     )
     raters.add_argument(
         "--channels-last", action="store_true", help="the images' last axis holds channels (4D: always)"

@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fusion", nargs="+", default=["weighted"], metavar="FUSION",
-        help="majority, uniform or weighted (default; each rater by its Dice against the majority)",
+        help="sources of labels, several side by side: majority, uniform, weighted (default; each rater by his Dice "
+        "against the majority), staple, random (each rater's own labels), file (maps of your own in softlabelsTr)",
     )  # fmt: skip
     add_processes(parser)
     parser.add_argument("--overwrite", action="store_true", help="make up-to-date maps anew, too")
@@ -43,8 +44,9 @@ def run(args: argparse.Namespace) -> None:
         made, reasons = sum(row["cases"].values()), ", ".join(f"{n} {why}" for why, n in row["cases"].items())
         done = f"{made} made ({reasons}), {kept} kept" if made else f"{kept} kept"
         print(f"{row['configuration']}, {row['fusion']}: {done}; in {row['folder']}")
+        what = "voxels where raters differ" if row["fusion"] == "random" else "fractional voxels"
         print(
-            f"  fractional voxels inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "
+            f"  {what} inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "
             f"{row['fractional']:.2%} preprocessed"
         )
         for label, cases in (

@@ -1,8 +1,10 @@
 """The one reader and writer of soft maps on disk.
 
 A soft map is a blosc2 array (`.b2nd`) of shape (F, *spatial): the fractions of the F foreground classes, quantised
-to integers 0 … scale. The background is not stored: it is 1 − Σ, so that zero padding is background. What made the
-map (format, fusion, sources, grid, share of fractional voxels) travels with it as metadata.
+to integers 0 … scale; where raters may abstain, a last channel holds the share that nobody labelled. The background
+is not stored: it is 1 − Σ, so that zero padding is background. What made the map (format, fusion, sources, grid, share
+of fractional voxels) travels with it as metadata. For training on one rater at a time the raters' label maps are kept
+in the same format.
 """
 
 from __future__ import annotations
@@ -107,8 +109,43 @@ def save_soft_map(
     Raises:
         OSError: The file cannot be written, for instance because the disk is full.
     """
-    array = np.ascontiguousarray(quantise(maps, bits=bits))
-    meta = {**metadata, "format": FORMAT, "scale": _SCALES[bits][1], "crc32": zlib.crc32(array.tobytes())}
+    _write(path, quantise(maps, bits=bits), metadata, _SCALES[bits][1], chunks, blocks)
+
+
+def save_label_maps(
+    path: str | Path,
+    maps: npt.NDArray[np.integer[Any]],
+    *,
+    metadata: Mapping[str, Any],
+    chunks: Sequence[int] | None = None,
+    blocks: Sequence[int] | None = None,
+) -> None:
+    """Write several raters' label maps as they are, in the format of soft maps (`scale` is 1).
+
+    Args:
+        path: The `.b2nd` file.
+        maps: (R, *spatial) labels, 0 … 32767.
+        metadata: See `save_soft_map`, as the rest.
+        chunks: Chunk shape of blosc2.
+        blocks: Block shape of blosc2.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    dtype = np.uint8 if maps.max(initial=0) < 256 else np.int16  # nnU-Net's loader casts to int16
+    _write(path, maps.astype(dtype), metadata, 1, chunks, blocks)
+
+
+def _write(
+    path: str | Path,
+    array: npt.NDArray[Any],
+    metadata: Mapping[str, Any],
+    scale: int,
+    chunks: Sequence[int] | None,
+    blocks: Sequence[int] | None,
+) -> None:
+    array = np.ascontiguousarray(array)
+    meta = {**metadata, "format": FORMAT, "scale": scale, "crc32": zlib.crc32(array.tobytes())}
     with atomic_file(path) as temporary:
         try:
             stored = blosc2.asarray(

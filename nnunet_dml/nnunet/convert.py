@@ -113,7 +113,8 @@ def convert_raters(
         raters: Pattern of the masks, for layout flat.
         channel_names: One name per channel, which decide how nnU-Net normalises. Default: made up.
         labels: Name → value in the masks; they become the labels 1, 2, … in this order. Default: the values
-            found, if they are 1, 2, … without gaps, or 255 alone in 8-bit files.
+            found, if they are 1, 2, … without gaps, or 255 alone in 8-bit files. The name `ignore` makes nnU-Net's
+            ignore label, the last one: a rater who marks it abstains there, and where all do the consensus is `ignore`.
         channels_last: Whether the last axis of the images holds channels (4D images are always read so).
         overwrite: Whether an existing dataset of the same name is replaced.
         dry_run: Only find and check.
@@ -125,6 +126,8 @@ def convert_raters(
     """
     folder = dataset_folder(src, dataset, overwrite=overwrite or dry_run)
     check_names(labels, channel_names)
+    if labels is not None:  # nnU-Net wants `ignore` to be the highest label
+        labels = dict(sorted(labels.items(), key=lambda item: item[0] == "ignore"))
     found = find_cases(src, layout, task=task, images=images, raters=raters)
     check = partial(inspect_case, channels_last=channels_last)
     facts = each(check, found.cases, processes=processes, title="Checking")
@@ -155,7 +158,8 @@ def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int, ch
         for name in ("imagesTr", "labelsTr", "ratersTr"):
             (folder / name).mkdir()
         numbers = {value: label for label, value in enumerate(result.labels.values(), start=1)}
-        target = Target(folder, result.ending, numbers, channels_last)
+        ignore_label = len(numbers) if "ignore" in result.labels else None
+        target = Target(folder, result.ending, numbers, ignore_label, channels_last)
         work = partial(write_case, target=target)
         result.tied_voxels = each(work, result.cases, processes=processes, title="Writing")
         text = json.dumps(_dataset_json(result, src), indent=2, ensure_ascii=False)

@@ -1,8 +1,8 @@
 """nnU-Net's dataset with soft labels, read lazily.
 
 nnU-Net's loader crops a case's segmentation to integers and hands it to the transforms. Quantised soft maps are
-integers, too, so they ride along as further channels of the segmentation: `[labels, soft 1 … soft F]`. Only the
-patch is read from disk, and no code of the loader is touched. The transforms (`transforms.py`) part them again.
+integers, too, so they ride along as further channels of the segmentation: `[labels, soft 1 … soft F]`, and where the
+data set has an ignore label one more, the share of ignored voxels. Only the patch is read from disk, and no code of the loader is touched. The transforms (`transforms.py`) part them again.
 """
 
 from __future__ import annotations
@@ -50,6 +50,56 @@ class StackedChannels:
 @lru_cache(maxsize=128)
 def _array(path: Path) -> Any:
     return open_array(path)
+
+
+class RaterInPlace:
+    """Labels (1, *spatial) with those of one rater in their place, read lazily; what is below 0 stays.
+
+    nnU-Net marks voxels outside the image's mask by −1, and its augmentation needs them.
+    """
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, labels: Any, raters: Any, rater: int) -> None:
+        """Keep both; nothing is read.
+
+        Args:
+            labels: (1, *spatial).
+            raters: (R, *spatial).
+            rater: Which of them.
+        """
+        self._labels, self._raters, self._rater = labels, raters, rater
+        self.shape = tuple(labels.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Read a region."""
+        labels = np.asarray(self._labels[index]).astype(np.int16, copy=False)
+        region = index[1:] if isinstance(index, tuple) else ()
+        one = np.asarray(self._raters[(slice(self._rater, self._rater + 1), *region)])
+        return np.where(labels < 0, labels, one.astype(np.int16, copy=False))
+
+
+class RandomRaterDataset:
+    """A dataset of nnU-Net whose cases carry the labels of another rater, drawn anew, each time they are loaded."""
+
+    def __init__(self, dataset: nnUNetBaseDataset, folder: Path) -> None:
+        """Wrap a dataset.
+
+        Args:
+            dataset: nnU-Net's own.
+            folder: The raters' labels, `<case>.b2nd`.
+        """
+        self._dataset, self._folder = dataset, folder
+        self.identifiers = dataset.identifiers
+
+    def load_case(self, identifier: str) -> tuple[Any, RaterInPlace, Any, dict[str, Any]]:
+        """As nnU-Net's, with the labels of one rater; nnU-Net's loader loads a case for every patch."""
+        data, labels, previous, properties = self._dataset.load_case(identifier)
+        raters = _array(self._folder / f"{identifier}.b2nd")
+        drawn = int(
+            np.random.randint(raters.shape[0])
+        )  # the generator that nnU-Net's loader seeds and draws from
+        return data, RaterInPlace(labels, raters, drawn), previous, properties
 
 
 class SoftLabelDataset:

@@ -12,7 +12,7 @@ from torch import distributed as dist
 
 from nnunet_dml.metrics import bdice_counts, bdice_from_counts, ece_from_counts, reliability_counts
 from nnunet_dml.nnunet.soft_maps import SCALE
-from nnunet_dml.nnunet.targets import fractions_of, labels_of
+from nnunet_dml.nnunet.targets import TargetLayout
 
 SERIES = (
     "val_bdice_per_class",
@@ -20,27 +20,43 @@ SERIES = (
 )  # kept by upstream's logger, one value an epoch, saved with checkpoints
 
 
-def batch_statistics(logits: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+def batch_statistics(logits: Tensor, target: Tensor, layout: TargetLayout) -> dict[str, np.ndarray]:
     """What one validation batch adds to the epoch's figures.
 
     Args:
         logits: (B, C, *spatial), full resolution.
-        target: The packed soft target, (B, C, *spatial): fractions of the foreground, then the labels.
+        target: The packed soft target.
+        layout: What its channels mean.
 
     Returns:
-        `tp_hard`, `fp_hard`, `fn_hard` of the foreground classes as upstream's `validation_step` gives them,
-        and the sums behind BDice and ECE.
+        `tp_hard`, `fp_hard`, `fn_hard` of the foreground classes or regions as upstream's `validation_step` gives
+        them, and the sums behind BDice and ECE (of regions: pooled over them, each against its complement).
     """
-    labels = labels_of(target)
-    # rounding to the integers on disk may have put 3 of 10 raters just below 0.3
-    soft = fractions_of(target) + 0.5 / SCALE
-    probs = logits.float().softmax(1)
-    predicted = torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
+    soft, mask = layout.soft(target)
+    soft = soft + 0.5 / SCALE  # rounding to the integers on disk may have put 3 of 10 raters just below 0.3
+    hard = layout.hard_of_packed(target)
+    keep = None if mask is None else mask[:, 0]
     axes = [0, *range(2, logits.ndim)]
-    tp, fp, fn, _ = get_tp_fp_fn_tn(predicted, labels, axes=axes)
-    statistics = {"tp_hard": tp[1:], "fp_hard": fp[1:], "fn_hard": fn[1:]}
-    statistics["bdice"] = bdice_counts(probs, soft)
-    statistics["reliability"] = reliability_counts(probs, labels[:, 0])
+    if layout.regions is None:
+        probs = logits.float().softmax(1)
+        predicted = torch.zeros_like(probs).scatter_(1, probs.argmax(1, keepdim=True), 1)
+        labels = hard if mask is None else hard.masked_fill(~mask, 0)
+        counted = get_tp_fp_fn_tn(predicted, labels, axes=axes, mask=mask)
+        tp, fp, fn = (count[1:] for count in counted[:3])
+        bdice = bdice_counts(probs, soft, mask=keep)
+        reliability = reliability_counts(probs, labels[:, 0], mask=keep)
+    else:
+        probs = logits.float().sigmoid()
+        reference = hard[:, : layout.outputs]
+        tp, fp, fn, _ = get_tp_fp_fn_tn((probs > 0.5).float(), reference, axes=axes, mask=mask)
+        # the metrics leave out the first channel, the background, which regions don't have
+        bdice = bdice_counts(
+            torch.cat((probs[:, :1], probs), 1), torch.cat((soft[:, :1], soft), 1), mask=keep
+        )
+        binary = torch.stack((1 - probs, probs), 2).flatten(0, 1)
+        everywhere = None if mask is None else mask.expand_as(probs).flatten(0, 1)
+        reliability = reliability_counts(binary, reference.flatten(0, 1).round().long(), mask=everywhere)
+    statistics = {"tp_hard": tp, "fp_hard": fp, "fn_hard": fn, "bdice": bdice, "reliability": reliability}
     return {name: value.detach().cpu().numpy() for name, value in statistics.items()}
 
 

@@ -36,6 +36,7 @@ class Target:
     folder: Path
     ending: str
     labels: dict[int, int]  # value in the raters' files → label
+    ignore_label: int | None = None  # where a rater says so, he abstains
     channels_last: bool = False
 
 
@@ -158,7 +159,11 @@ def write_case(case: Case, target: Target) -> int:
         del source, image
         paths.append(raters / f"{rater}{target.ending}")
         write(labels, grid, paths[-1])
-    consensus, tied = majority_vote(_Labels(paths), num_classes=max(target.labels.values()) + 1)
+    consensus, tied = majority_vote(
+        _Labels(paths),
+        num_classes=max(target.labels.values()) + (target.ignore_label is None),
+        ignore_label=target.ignore_label,
+    )
     consensus_path = target.folder / "labelsTr" / f"{case.name}{target.ending}"
     write(consensus, grid, consensus_path)
     if spacing := _sidecar(case.images[0], len(grid.size)):

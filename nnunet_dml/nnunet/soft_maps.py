@@ -13,7 +13,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nn
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, folder_if_there, listed_raters
+from nnunet_dml.labels.fusion import FUSIONS
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
+from nnunet_dml.nnunet.user_maps import user_map_file
 
 if TYPE_CHECKING:
     from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 BITS = 8
 SCALE = 255  # the integer of 1.0 at 8 bit
 DEFAULT_FUSION = "weighted"
+SOURCES = (*FUSIONS, "random", "file")  # what has maps on disk; beside it there are nnU-Net's own hard labels
 
 
 def folder(preprocessed: str | Path, data_identifier: str, fusion: str) -> Path:
@@ -49,12 +52,20 @@ def stock_command_for(dataset: str, plans_name: str, configuration: str) -> str:
     return f"nnUNetv2_preprocess -d {number[1] if number else dataset} -c {configuration}{plans}"
 
 
-def mask_files(raw: Path, case: str, file_ending: str, listed: list[str] | None) -> dict[str, Path]:
-    """The mask files of a case by rater, in order; the consensus alone where the case has no raters.
+def source_files(
+    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str
+) -> dict[str, Path]:
+    """What the map of a case is made of.
+
+    Returns:
+        For `file` the user's own map; else the masks by rater, in order, or the consensus alone where the case has
+        no raters.
 
     Raises:
         InputError: There are other raters than those that dataset.json lists.
     """
+    if source == "file":
+        return {"file": user_map_file(raw, case, file_ending)}
     consensus = raw / "labelsTr" / f"{case}{file_ending}"
     return all_rater_files(raw, case, file_ending, listed) or {"labelsTr": consensus}
 
@@ -112,12 +123,21 @@ def grid_of(shape: Sequence[int], properties: Mapping[str, Any]) -> dict[str, An
 
 
 def made_for(
-    fusion: str, num_foreground: int, transpose: Sequence[int], grid: Mapping[str, Any]
+    fusion: str, num_foreground: int, ignore: bool, transpose: Sequence[int], grid: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The metadata that a soft map must have to fit a training, whatever masks it was made of."""
+    """The metadata that a map must have to fit a training, whatever it was made of.
+
+    Args:
+        fusion: One of `SOURCES`.
+        num_foreground: Number of foreground classes.
+        ignore: Whether the data set has an ignore label, so that fractions have a channel of ignored voxels.
+        transpose: `transpose_forward` of the plans.
+        grid: See `grid_of`.
+    """
     return {
         "fusion": fusion,
         "foreground": num_foreground,
+        "ignore": ignore,
         "transpose": [int(axis) for axis in transpose],
         "grid": dict(grid),
     }
@@ -147,13 +167,13 @@ def why_not_current(path: Path, expected: Mapping[str, Any], *, whole: bool = Fa
 
 
 def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float:
-    """Make sure that a training finds an up-to-date soft map for every case.
+    """Make sure that a training finds an up-to-date map for every case.
 
     The masks are compared where the raw data set is at hand with all that dataset.json lists: nnU-Net does not
     need it for training.
 
     Returns:
-        The share of fractional voxels among those of all cases.
+        The share of fractional voxels among those of all cases (of voxels where raters differ for `random`).
 
     Raises:
         InputError: Maps are missing, damaged or stale; with the command that makes them.
@@ -167,13 +187,16 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     redo = stock_command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name)
     stock = stock_dataset(trainer.preprocessed_dataset_folder, redo=redo)
     voxels, fractional, bad = 0, 0.0, []
-    assert trainer.soft_folder is not None
+    assert trainer.maps_folder is not None
     for case in cases:
         grid = grid_of(*stock_properties(stock, case, redo=redo))
-        expected = made_for(fusion, trainer.num_foreground, trainer.plans_manager.transpose_forward, grid)
+        layout, transpose = trainer.layout, trainer.plans_manager.transpose_forward
+        ignore = layout.ignore_label is not None
+        expected = made_for(fusion, layout.foreground, ignore, transpose, grid)
         if raw is not None:
-            expected |= _sources(raw / name, case, trainer.dataset_json["file_ending"], listed.get(case))
-        path = trainer.soft_folder / f"{case}.b2nd"
+            ending = trainer.dataset_json["file_ending"]
+            expected |= _sources(raw / name, case, ending, listed.get(case), fusion)
+        path = trainer.maps_folder / f"{case}.b2nd"
         reason = why_not_current(path, expected)
         if reason:
             bad.append(f"{case} ({reason})")
@@ -184,14 +207,15 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     if bad:
         command = command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name, fusion)
         raise InputError(
-            f"{trainer.soft_folder}: expected up-to-date soft maps of all cases, found {some(bad)}. Run `{command}`."
+            f"{trainer.maps_folder}: expected up-to-date soft maps of all cases, found {some(bad)}. Run `{command}`."
         )
     return fractional / voxels
 
 
-def _sources(raw: Path, case: str, file_ending: str, listed: list[str] | None) -> dict[str, Any]:
-    """The digests of a case's masks, to be compared; nothing where masks are not at hand."""
-    files = mask_files(raw, case, file_ending, None)
-    if set(listed or ()) <= set(files) and all(path.is_file() for path in files.values()):
+def _sources(raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str) -> dict[str, Any]:
+    """The digests of what a map was made of, to be compared; nothing where that is not at hand."""
+    files = source_files(raw, case, file_ending, None, source)
+    wanted = set() if source == "file" else set(listed or ())
+    if wanted <= set(files) and all(path.is_file() for path in files.values()):
         return {"sources": digests(files)}
     return {}

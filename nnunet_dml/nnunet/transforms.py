@@ -14,20 +14,20 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
 
 class UnpackSoftLabels(BasicTransform):
-    """Part `segmentation` = [labels, soft 1 … soft F, previous stage …] into `segmentation` and `regression_target`.
+    """Part `segmentation` = [labels, soft channels …, previous stage …] into `segmentation` and `regression_target`.
 
     The soft channels become float32 fractions; what the loader padded with −1 becomes 0, which is background.
     """
 
-    def __init__(self, classes: int, scale: int) -> None:
-        """Set the number F of foreground classes and the integer that stands for 1.0."""
+    def __init__(self, channels: int, scale: int) -> None:
+        """Set the number of soft channels and the integer that stands for 1.0."""
         super().__init__()
-        self.classes, self.scale = classes, scale
+        self.channels, self.scale = channels, scale
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Part the channels."""
         packed = data_dict["segmentation"]
-        end = 1 + self.classes
+        end = 1 + self.channels
         data_dict["regression_target"] = packed[1:end].float().clamp_(min=0).div_(self.scale)
         labels, previous = packed[:1], packed[end:]
         data_dict["segmentation"] = torch.cat((labels, previous)) if len(previous) else labels
@@ -37,7 +37,7 @@ class UnpackSoftLabels(BasicTransform):
 class PackTargets(BasicTransform):
     """Join `regression_target` and `segmentation` into the one float target that nnU-Net's loader collates.
 
-    The result is `segmentation` of shape (F + 1, *spatial), float32: the F soft channels, then the labels.
+    The result is `segmentation`, float32: the soft channels, then the labels (one channel, or one per region).
     """
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
@@ -47,6 +47,6 @@ class PackTargets(BasicTransform):
         return data_dict
 
 
-def with_soft_labels(transforms: BasicTransform, classes: int, scale: int) -> BasicTransform:
+def with_soft_labels(transforms: BasicTransform, channels: int, scale: int) -> BasicTransform:
     """nnU-Net's transforms (built without deep supervision) with the packing around them."""
-    return ComposeTransforms([UnpackSoftLabels(classes, scale), transforms, PackTargets()])
+    return ComposeTransforms([UnpackSoftLabels(channels, scale), transforms, PackTargets()])

@@ -71,6 +71,16 @@ class TestWritten:
         assert str(src) not in (raw / NAME / "dataset.json").read_text()
         assert [p.name for p in raw.iterdir()] == [NAME]
 
+    def test_a_rater_abstains_where_he_marks_ignore(self, raw, src):
+        save(src / "images/a.nii.gz", np.zeros((1, 5), np.int16))
+        for rater, row in {"r1": [0, 1, 7, 7, 1], "r2": [0, 1, 1, 7, 0], "r3": [1, 0, 7, 7, 7]}.items():
+            save(src / f"raters/{rater}/a.nii.gz", np.array([row], np.uint8))
+        convert(src, labels={"ignore": 7, "lesion": 1})
+        assert dataset_json(raw)["labels"] == {"background": 0, "lesion": 1, "ignore": 2}
+        assert load(raw / NAME / "labelsTr/a.nii.gz").tolist() == [[0, 1, 1, 2, 0]]
+        assert load(raw / NAME / "ratersTr/a/r3.nii.gz").tolist() == [[1, 0, 2, 2, 2]]
+        assert dataset_json(raw)["nnunet_dml"]["cases"]["a"]["tied_voxels"] == 1
+
     def test_oblique_direction_survives(self, raw, src):
         c, s = np.cos(0.3), np.sin(0.3)
         direction = (c, -s, 0, s, c, 0, 0, 0, 1)

@@ -14,7 +14,7 @@ from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from nnunet_dml._checks import InputError
 from nnunet_dml._files import _MACHINE
 from nnunet_dml.labels.storage import open_soft_map, verify_soft_map
-from nnunet_dml.nnunet.preprocess import crop, to_grid
+from nnunet_dml.nnunet.map_making import crop, to_grid
 from nnunet_dml.nnunet.rater_maps import RaterMaps
 from tests.conftest import DATASET, nnunet_dml
 

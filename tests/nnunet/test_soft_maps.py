@@ -18,6 +18,7 @@ from nnunet_dml._files import _MACHINE
 from nnunet_dml.labels.storage import open_soft_map
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.preprocess import preprocess
+from nnunet_dml.nnunet.targets import TargetLayout
 
 NAME = "Dataset501_Test"
 RATERS = ("r1", "r2", "r3")
@@ -99,10 +100,10 @@ class World:
             plans_manager=PlansManager(PLANS | plans),
             source="uniform",
             dataset_json=self.described,
-            soft_folder=self.maps(),
+            maps_folder=self.maps(),
             preprocessed_dataset_folder=str(self.arrays),
             configuration_name="2d",
-            num_foreground=num_foreground,
+            layout=TargetLayout(num_foreground, None, None),
         )
         return soft_maps.check_for_training(trainer, ["a", "b"])
 
@@ -204,14 +205,7 @@ def test_shares_of_fractional_voxels_are_those_of_one_region(world):
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (
-            {"background": 0, "whole": [1, 2], "core": 2},
-            "region-based labels are not supported yet: fractions",
-        ),
-        (
-            {"background": 0, "core": 1, "ignore": 2},
-            "an ignore label together with soft labels is not supported",
-        ),
+        ({"background": 0, "whole": [1, 3], "core": 3}, "expected labels 0, 1, 2, …, found 0, 1, 3"),
         ({"core": 1}, "expected `labels` and `file_ending` as nnU-Net wants them, found RuntimeError"),
         ([], "expected `labels` and `file_ending`"),
         (None, "expected `labels` and `file_ending`"),

@@ -21,11 +21,11 @@ from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semim
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.online import batch_statistics
 from nnunet_dml.nnunet.soft_maps import SCALE
-from nnunet_dml.nnunet.targets import fractions_of, labels_of
+from nnunet_dml.nnunet.targets import TargetLayout
 from tests.conftest import DATASET, TINY, nnunet_dml, plan_and_preprocess, run, set_folders
 
 NAMES = trainers.__all__
-SOFT = [name for name in NAMES if name != "nnUNetTrainerConfigured"]
+SOFT = ["nnUNetTrainerDML", "nnUNetTrainerJML", "nnUNetTrainerCTL"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # training runs nnU-Net's code, which warns
 
 
@@ -78,7 +78,8 @@ def test_online_figures_see_every_level_of_ten_raters():
     logits = torch.logit(torch.cat((1 - votes / 10, votes / 10), 1).clamp(1e-6, 1 - 1e-6).double())
     logits[:, 0] = 0
     logits[:, 1] = torch.logit((votes[:, 0] / 10).clamp(1e-6, 1 - 1e-6).double())
-    statistics = batch_statistics(logits, torch.cat((stored, (votes > 5).float()), 1))
+    layout = TargetLayout(foreground=1, regions=None, ignore_label=None)
+    statistics = batch_statistics(logits, torch.cat((stored, (votes > 5).float()), 1), layout)
     intersection, predicted, reference = statistics["bdice"][:, :, 0]
     assert reference.tolist() == [3 * (11 - level) for level in range(1, 10)]
     assert predicted.tolist() == reference.tolist() == intersection.tolist()
@@ -120,7 +121,7 @@ class TestPhantom:
         trainer.initialize()
         batch = next(trainer.get_dataloaders()[1])
         outputs = trainer.network(batch["data"])
-        target = fractions_of(batch["target"])
+        target, _ = trainer.layout.soft(batch["target"])
         weights = deep_supervision_weights(len(outputs))
         expected = 0.0
         for weight, logits in zip(weights, outputs, strict=True):
@@ -203,24 +204,6 @@ class TestPhantom:
             build(name, phantom, **changes)
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
-
-    @pytest.mark.parametrize(
-        ("labels", "words"),
-        [
-            ({"background": 0, "whole": [1, 2], "core": 2}, "region-based"),
-            ({"background": 0, "a": 1, "ignore": 2}, "ignore label"),
-        ],
-    )
-    def test_what_is_not_supported_is_refused_with_the_reason(self, phantom, labels, words):
-        base = phantom.preprocessed / DATASET
-        plans = {**json.loads((base / "tiny.json").read_text()), "continue_training": False}
-        described = {
-            **json.loads((base / "dataset.json").read_text()),
-            "labels": labels,
-            "regions_class_order": [1, 2],
-        }
-        with pytest.raises(NotImplementedError, match=words):
-            trainers.nnUNetTrainerDML(plans, "2d", 0, described, torch.device("cpu"))
 
     def test_two_runs_of_one_seed_are_the_same_run(self, phantom):
         losses = []
@@ -361,7 +344,7 @@ def test_three_dimensions_train_on_fractions(make_phantom, tmp_path, monkeypatch
     trainer.initialize()
     train, _ = trainer.get_dataloaders()
     batch = next(train)
-    target, labels = fractions_of(batch["target"]), labels_of(batch["target"])
+    target, labels = trainer.layout.soft(batch["target"])[0], trainer.layout.hard_of_packed(batch["target"])
     assert batch["data"].ndim == 5
     assert ((target > 0.01) & (target < 0.99)).float().mean() > 0.005
     agreement = ((target[:, 1] > 0.5) == (labels[:, 0] == 1)).float().mean()

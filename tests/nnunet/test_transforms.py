@@ -14,9 +14,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunet_dml.labels.storage import save_soft_map
 from nnunet_dml.nnunet.dataset import SoftLabelDataset, StackedChannels
 from nnunet_dml.nnunet.soft_maps import SCALE
-from nnunet_dml.nnunet.targets import fractions_of, labels_of
+from nnunet_dml.nnunet.targets import TargetLayout
 from nnunet_dml.nnunet.transforms import PackTargets, UnpackSoftLabels, with_soft_labels
 
+LAYOUT = TargetLayout(foreground=2, regions=None, ignore_label=None)
 SHAPE = {2: (1, 24, 20), 3: (12, 16, 20)}
 
 
@@ -73,7 +74,7 @@ def test_padding_is_background(case):
     batch = next(
         loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE))
     )
-    fractions, labels = fractions_of(batch["target"]), labels_of(batch["target"])
+    fractions, labels = LAYOUT.soft(batch["target"])[0], LAYOUT.hard_of_packed(batch["target"])
     inside = (slice(None), slice(None), *[slice(4, -4)] * dim)
     outside = torch.ones_like(labels, dtype=torch.bool)
     outside[inside] = False

@@ -1,6 +1,23 @@
 """The trainers: a loss per recipe; labels, loss and schedule are options of the plans."""
 
 from nnunet_dml.nnunet.trainers.configured import nnUNetTrainerConfigured
-from nnunet_dml.nnunet.trainers.recipes import nnUNetTrainerCTL, nnUNetTrainerDML, nnUNetTrainerJML
+from nnunet_dml.nnunet.trainers.recipes import (
+    nnUNetTrainerCTL,
+    nnUNetTrainerDML,
+    nnUNetTrainerDML_BLS,
+    nnUNetTrainerDML_LS,
+    nnUNetTrainerJML,
+    nnUNetTrainerJML_BLS,
+    nnUNetTrainerJML_LS,
+)
 
-__all__ = ["nnUNetTrainerCTL", "nnUNetTrainerConfigured", "nnUNetTrainerDML", "nnUNetTrainerJML"]
+__all__ = [
+    "nnUNetTrainerCTL",
+    "nnUNetTrainerConfigured",
+    "nnUNetTrainerDML",
+    "nnUNetTrainerDML_BLS",
+    "nnUNetTrainerDML_LS",
+    "nnUNetTrainerJML",
+    "nnUNetTrainerJML_BLS",
+    "nnUNetTrainerJML_LS",
+]

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset
 from nnunetv2.utilities.helpers import dummy_context
 from torch import autocast, nn
 
-from nnunet_dml._checks import InputError
+from nnunet_dml._checks import InputError, problem
 from nnunet_dml._folders import folder_if_there
 from nnunet_dml.losses import CrossEntropyOverlapLoss, deep_supervision_weights
 from nnunet_dml.nnunet import online, soft_maps
-from nnunet_dml.nnunet.dataset import SoftLabelDataset
+from nnunet_dml.nnunet.dataset import RandomRaterDataset, SoftLabelDataset
 from nnunet_dml.nnunet.options import KEY, merge
-from nnunet_dml.nnunet.targets import HardTargetLoss, SoftTargetLoss
+from nnunet_dml.nnunet.targets import Smoothing, TargetLayout, TargetLoss
 from nnunet_dml.nnunet.trainers.configured import clean_refusal, nnUNetTrainerConfigured
 from nnunet_dml.nnunet.transforms import with_soft_labels
 
@@ -37,7 +36,7 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008 (upstream's signature, read back by name)
     ):
-        """As upstream's; refuses what cannot be trained on soft labels."""
+        """As upstream's; refuses options that do not fit the data set."""
         with clean_refusal():
             asked = self._read_options(plans).labels.source
         self.source = soft_maps.resolve_source(asked, dataset_json)
@@ -46,67 +45,84 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         plans[KEY] = merge(plans.get(KEY, {}), {"labels": {"source": self.source}})
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.enable_deep_supervision = self.options.loss.deep_supervision
-        self.soft_folder: Path | None = None  # unset where only inference is done
+        self.layout = TargetLayout.of(self.label_manager)
+        with clean_refusal():
+            self._check_options_against_labels()
+        self.maps_folder: Path | None = None  # unset where only inference is done
         if self.preprocessed_dataset_folder_base is not None:
-            self.soft_folder = soft_maps.folder(
+            self.maps_folder = soft_maps.folder(
                 self.preprocessed_dataset_folder_base, self.configuration_manager.data_identifier, self.source
             )
-        for reason, refused in (
-            ("region-based labels", self.label_manager.has_regions),
-            ("an ignore label on soft labels; use labels.source=hard", self.soft and self.label_manager.has_ignore_label),
-            ("a cascade on soft labels; use labels.source=hard for both of its stages", self.soft and self.is_cascaded),
-        ):  # fmt: skip
-            if refused:
-                raise NotImplementedError(f"{type(self).__name__} does not support {reason} yet.")
         if self.soft:  # upstream's logger keeps and saves the series that it knows
             self.logger.local_logger.my_fantastic_logging.update({name: [] for name in online.SERIES})
 
+    def _check_options_against_labels(self) -> None:
+        """Raise `InputError` where an option does not fit the labels of the data set."""
+        where, loss, outputs = (
+            f"plans {self.plans_manager.plans_name}",
+            self.options.loss,
+            self.layout.outputs,
+        )
+        problems = []
+        if loss.class_weights is not None and len(loss.class_weights) != outputs:
+            each = "a region" if self.layout.regions else "a label, the background first"
+            expected, found = f"{outputs} loss.class_weights, each of {each}", str(len(loss.class_weights))
+            problems.append(problem(where, expected=expected, found=found))
+        if loss.background and self.layout.regions:
+            expected, found = "loss.background=false with region-based labels", "true"
+            problems.append(
+                problem(where, expected=expected, found=found, todo="Regions have no background.")
+            )
+        if loss.overlap == "lovasz" and (self.soft or self.options.labels.smoothing != "none"):
+            expected = "hard labels with loss.overlap=lovasz, which is not defined on soft ones"
+            found = f"labels.source={self.source}, labels.smoothing={self.options.labels.smoothing}"
+            todo = "Set labels.source=hard or random and labels.smoothing=none, or another loss."
+            problems.append(problem(where, expected=expected, found=found, todo=todo))
+        if problems:
+            raise InputError(*problems)
+
     @property
     def soft(self) -> bool:
-        """Whether the network is trained on soft maps instead of nnU-Net's labels."""
-        return self.source != "hard"
+        """Whether the network is trained on maps of fractions instead of hard labels."""
+        return self.source not in ("hard", "random")
 
     @property
-    def num_foreground(self) -> int:
-        """Number of foreground classes."""
-        return len(self.label_manager.foreground_labels)
+    def single_target(self) -> bool:
+        """Whether the loader yields targets in full resolution only, to be averaged down on the device."""
+        return self.soft or self.options.labels.smoothing != "none"
 
     def _build_loss(self) -> nn.Module:
-        options = self.options.loss
-        reduction = options.reduction
+        options = self.options.loss.model_dump(exclude={"overlap", "deep_supervision", "reduction"})
+        reduction = self.options.loss.reduction
         if reduction == "plans":
             reduction = "batch" if self.configuration_manager.batch_dice else "image"
+        regions = self.layout.regions is not None
         loss = CrossEntropyOverlapLoss(
-            options.overlap,
-            weight_ce=options.weight_ce,
-            weight_overlap=options.weight_overlap,
-            background=options.background,
-            variant=options.variant,
-            alpha=options.alpha,
-            beta=options.beta,
-            gamma=options.gamma,
+            self.options.loss.overlap,
+            activation="sigmoid" if regions else "softmax",
             reduction=reduction,
-            smooth=options.smooth,
-            gather=self.is_ddp and reduction == "batch",
-        )
+            gather=self.is_ddp,
+            **options,
+        ).to(self.device)
         weights = None
         if self.enable_deep_supervision:
             # DDP without torch.compile complains about parameters that no loss reaches
             keep_last = self.is_ddp and not self._do_i_compile()
             weights = deep_supervision_weights(len(self._get_deep_supervision_scales()), keep_last=keep_last)
-        if self.soft:
-            return SoftTargetLoss(loss, weights)
-        return HardTargetLoss(loss, weights, self.label_manager.ignore_label)
+        smoothing = Smoothing(self.options.labels, independent=regions)
+        return TargetLoss(loss, weights, self.layout, smoothing, soft=self.soft)
 
     def on_train_start(self) -> None:
-        """As upstream's; says which labels it trains on, and stops if soft maps are missing or stale."""
+        """As upstream's; says which labels it trains on, and stops if maps are missing or stale."""
         message = "Training on nnU-Net's hard labels."
         with clean_refusal():
-            if self.soft:
+            if self.source != "hard":
                 cases = sorted({case for keys in self.do_split() for case in keys})
                 share = soft_maps.check_for_training(self, cases)
                 message = (
                     f"Training on soft labels ({self.source}): {share:.2%} of the voxels are fractional."
+                    if self.soft
+                    else f"Training on one rater per patch: the raters differ in {share:.2%} of the voxels."
                 )
             elif not self.source_was_chosen:
                 self._check_that_there_are_no_raters()
@@ -128,33 +144,37 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
                     f"{dataset} -o NAME --set labels.source=weighted (or hard)."
                 )
 
-    def get_tr_and_val_datasets(
-        self,
-    ) -> tuple[nnUNetBaseDataset | SoftLabelDataset, nnUNetBaseDataset | SoftLabelDataset]:
-        """Upstream's data sets, with the soft maps behind the labels."""
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """Upstream's data sets, with the soft maps behind the labels, or with a rater's labels in their place."""
         train, val = super().get_tr_and_val_datasets()
-        if not self.soft:
+        if self.source == "hard":
             return train, val
-        assert self.soft_folder is not None
-        return SoftLabelDataset(train, self.soft_folder), SoftLabelDataset(val, self.soft_folder)
+        assert self.maps_folder is not None
+        if self.source == "random":  # validated on the consensus
+            return RandomRaterDataset(train, self.maps_folder), val
+        return SoftLabelDataset(train, self.maps_folder), SoftLabelDataset(val, self.maps_folder)
 
     def get_training_transforms(
         self, patch_size: Any, rotation: Any, scales: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """Upstream's augmentation; soft targets are averaged down on the device instead of in the loader."""
-        stock = super().get_training_transforms(
-            patch_size, rotation, None if self.soft else scales, *args, **kwargs
-        )
-        return with_soft_labels(stock, self.num_foreground, soft_maps.SCALE) if self.soft else stock
+        """Upstream's augmentation; targets that may be soft are averaged down on the device, not in the loader."""
+        scales = None if self.single_target else scales
+        return self._packed(super().get_training_transforms(patch_size, rotation, scales, *args, **kwargs))
 
     def get_validation_transforms(self, scales: Any, *args: Any, **kwargs: Any) -> Any:
         """Upstream's, with soft targets."""
-        stock = super().get_validation_transforms(None if self.soft else scales, *args, **kwargs)
-        return with_soft_labels(stock, self.num_foreground, soft_maps.SCALE) if self.soft else stock
+        scales = None if self.single_target else scales
+        return self._packed(super().get_validation_transforms(scales, *args, **kwargs))
+
+    def _packed(self, stock: Any) -> Any:
+        return with_soft_labels(stock, self.layout.soft_channels, soft_maps.SCALE) if self.soft else stock
 
     def validation_step(self, batch: dict) -> dict:
         """As upstream's; on soft targets also the sums behind BDice and ECE."""
         if not self.soft:
+            if self.single_target and self.enable_deep_supervision:
+                # upstream measures the first of several targets, and it is the only one here
+                batch = {**batch, "target": [batch["target"]]}
             return super().validation_step(batch)
         data = batch["data"].to(self.device, non_blocking=True)
         target = batch["target"].to(self.device, non_blocking=True)
@@ -162,7 +182,8 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
             output = self.network(data)
             loss = self.loss(output, target)
         logits = output[0] if self.enable_deep_supervision else output
-        return {"loss": loss.detach().cpu().numpy(), **online.batch_statistics(logits, target)}
+        statistics = online.batch_statistics(logits, target, self.layout)
+        return {"loss": loss.detach().cpu().numpy(), **statistics}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """As upstream's; on soft targets also logs BDice and ECE."""
