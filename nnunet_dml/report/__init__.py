@@ -1,0 +1,1 @@
+"""From records and cases to pictures. No torch, no nnU-Net."""
