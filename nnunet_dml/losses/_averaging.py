@@ -37,8 +37,8 @@ class Averaging:
         active: Which classes count, decided per image and for "batch" on the (joint) batch.
             "all": every class.
             "present": the class is the argmax of the label at a valid voxel. Where the channels sum to less
-            than one, as without a background, the rest competes, too, and wins a tie. (Of regions, which
-            overlap: the label is above 0.5 at a valid voxel.)
+            than one, as without a background, the rest competes, too, and wins a tie. Of regions, which may
+            overlap, each one above 0.5 is present as well.
             "label": the label's greatest value is above `threshold`.
             "prob": the prediction's greatest value is.
             "both": "label" and "prob". (The paper's code adds the two values up and compares the sum.)
@@ -94,30 +94,27 @@ class Averaging:
         return self.active in ("prob", "both")
 
 
-def label_peaks(y: Tensor, active: Active, *, regions: bool = False) -> Tensor:
+def label_peaks(y: Tensor, active: Active) -> Tensor:
     """What of the label decides on the activity: its greatest value, or with "present" 1 where it wins a voxel.
 
     Args:
         y: (B, C, voxels), 0 where a voxel is ignored.
         active: See `Averaging`.
-        regions: Whether channels overlap, so that there is no argmax among them.
 
     Returns:
         (B, C); the greatest over several pieces of a volume is that of the volume.
     """
-    if active != "present" or regions:
+    if active != "present":
         return y.amax(2)
     value, winner = y.max(1)
     winner = winner.masked_fill_(value <= 1 - y.sum(1), -1)
     classes = torch.arange(y.shape[1], device=y.device).unsqueeze(1)
-    return (winner.unsqueeze(1) == classes).any(2).to(y.dtype)
+    return (winner.unsqueeze(1) == classes).logical_or_(y > 0.5).any(2).to(y.dtype)
 
 
-def peaks(
-    x: Tensor, y: Tensor, averaging: Averaging, *, regions: bool = False
-) -> tuple[Tensor | None, Tensor | None]:
+def peaks(x: Tensor, y: Tensor, averaging: Averaging) -> tuple[Tensor | None, Tensor | None]:
     """The peaks (B, C) of label and prediction that `averaging` reads, of x and y (B, C, voxels)."""
-    label = label_peaks(y.detach(), averaging.active, regions=regions) if averaging.reads_label else None
+    label = label_peaks(y.detach(), averaging.active) if averaging.reads_label else None
     return label, x.detach().amax(2) if averaging.reads_prob else None
 
 

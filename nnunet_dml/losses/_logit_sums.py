@@ -103,7 +103,7 @@ def _by_autograd(logits: Tensor, target: Tensor, mask: Tensor | None, task: _Tas
     if task.overlap is None:
         return LogitSums(total, mass, None, None, None)
     p, t = p[:, task.first :], t[:, task.first :]
-    label, prob = peaks(p, t, task.averaging, regions=task.activation == "sigmoid")
+    label, prob = peaks(p, t, task.averaging)
     return LogitSums(total, mass, cardinalities(p, t, task.overlap), label, prob)
 
 
@@ -162,7 +162,7 @@ class _LogitSums(torch.autograd.Function):
             if x is None or y is None:
                 continue
             p, t = p[:, task.first :], t[:, task.first :]
-            found = peaks(p, t, task.averaging, regions=task.activation == "sigmoid")
+            found = peaks(p, t, task.averaging)
             for peak, here in zip((label, prob), found, strict=True):
                 if peak is not None and here is not None:
                     torch.maximum(peak, here, out=peak)

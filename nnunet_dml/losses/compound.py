@@ -68,8 +68,7 @@ class CrossEntropyOverlapLoss(nn.Module):
         power: Of "ctl", the exponent of the authors' code, Δ^power with power ≥ 1; it or `gamma` is 1.
         log: −log(1 − Δ) of each set, without the −1.
         reduction: "batch" (nnU-Net's `batch_dice`), "image", "class" or weights of these.
-        active: "all", "present", "prob", "label" or "both": the classes that take part in the overlap; a region
-            is present where its label is above 0.5 at a valid voxel.
+        active: "all", "present", "prob", "label" or "both": the classes that take part in the overlap.
         threshold: Of `active`.
         class_weights: One per channel, the background's included, which the overlap reads only with
             `background`. They weigh the mean over active classes and, see `soft_cross_entropy`, the
@@ -221,7 +220,6 @@ class CrossEntropyOverlapLoss(nn.Module):
             class_weights=weights,
             log=self.formula.log,
             mask=mask,
-            regions=self.activation == "sigmoid",
         )
 
     def extra_repr(self) -> str:

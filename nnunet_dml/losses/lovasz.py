@@ -30,7 +30,6 @@ def lovasz_softmax_loss(
     class_weights: Sequence[float] | Tensor | None = None,
     log: bool = False,
     mask: Tensor | None = None,
-    regions: bool = False,
 ) -> Tensor:
     """Lovász-softmax loss: the convex extension of the Jaccard loss of hard sets. For hard labels only.
 
@@ -52,7 +51,6 @@ def lovasz_softmax_loss(
         class_weights: One per channel.
         log: −log(1 − Δ) of each set, at most −log(1e-8).
         mask: (B, 1, *spatial), bool or 0/1; voxels that are 0 contribute nothing.
-        regions: Channels may overlap; a region is present where its label is above 0.5.
 
     Returns:
         A scalar in [0, 1]; 0 where no voxel is valid.
@@ -72,7 +70,7 @@ def lovasz_softmax_loss(
     averaging = Averaging(reduction, active, threshold)
     weights = class_weight_tensor(class_weights, target.shape[1], "target", target.device)
     x, y = masked(probs, target, mask)
-    met = conditions(*peaks(x, y, averaging, regions=regions), averaging)
+    met = conditions(*peaks(x, y, averaging), averaging)
     error = (x - (y > 0.5).to(x.dtype)).abs()
     # an ignored voxel comes after all others: its error is 0, and nothing changes behind it
     rank_by = error.detach() if mask is None else error.detach().masked_fill(~mask.bool().flatten(2), -1)

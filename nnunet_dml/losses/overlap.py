@@ -55,8 +55,9 @@ def dice_semimetric_loss(
             then images, "class" over images, then classes; or weights of these, as {"batch": 1, "class": 1},
             normalised to sum one. The JML paper's mIoU^D, mIoU^I and mIoU^C (section 6.1).
         active: Which classes take part in the mean: "all"; "present", those that are the label's argmax at a
-            valid voxel (where the channels sum to less than one, the rest competes, too); "label" or "prob",
-            those whose label or prediction is above `threshold` somewhere; "both". Decided per compared set,
+            valid voxel (where the channels sum to less than one, the rest competes, too) or above 0.5 there;
+            "label" or "prob", those whose label or prediction is above `threshold` somewhere; "both", those
+            that are both (the paper's code compares the sum of the two). Decided per compared set,
             without a gradient. Names of the JML paper (section 2.4.2, Table 7); the authors' code calls
             "label" PRESENT. An image without an active class is left out of the mean over images.
         threshold: Of `active`, in [0, 1).
