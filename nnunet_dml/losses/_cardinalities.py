@@ -23,11 +23,12 @@ TINY = 1e-8  # what a denominator is at least; matters only where `smooth` is 0 
 class Overlap(Enum):
     """How the intersection and the difference of two soft sets are measured.
 
-    The first two agree with x = y having nothing in difference; `SOFT` and `SOFT_SQUARED` take the difference
+    The first three agree with x = y having nothing in difference; `SOFT` and `SOFT_SQUARED` take the difference
     from the product, so that x = y = 0.5 differ (`SOFT`).
     """
 
     DIFFERENCE = "difference"  # |x−y| measured, 2|v| = |x|+|y|−|x−y|        (variant 1)
+    MINIMUM = "minimum"  # the same value from 2|v| = 2·Σ min(x, y), see `Formula.measured`
     BOTH = "both"  # |x−y| measured, 2|v| = 2<x,y>                           (variant 2)
     SOFT = "soft"  # 2|v| = 2<x,y>, the difference |x|+|y|−2<x,y>            (SDL, SJL in L1)
     SOFT_SQUARED = "soft squared"  # the same with squared sizes Σx², Σy²    (SJL in L2)
@@ -119,6 +120,15 @@ class Formula:
         """What Δ is raised to."""
         return 1 / self.gamma if self.power == 1 else self.power
 
+    @property
+    def measured(self) -> Overlap:
+        """How to measure the overlap.
+
+        Next to Δ = 1 the log form's slope by |v| is so steep that, taken from |x|+|y|−|x−y|, the slopes of the
+        three would cancel in float32 and leave a class that is not there without a gradient.
+        """
+        return Overlap.MINIMUM if self.log and self.overlap is Overlap.DIFFERENCE else self.overlap
+
 
 def masked(x: Tensor, y: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both as (B, C, voxels) in the working dtype, 0 where a voxel is ignored, whatever they held there."""
@@ -141,8 +151,10 @@ def cardinalities(x: Tensor, y: Tensor, overlap: Overlap) -> Cardinalities:
     Returns:
         Four tensors (B, C), differentiable with respect to x and y. All zero where everything is ignored.
     """
-    product = None if overlap is Overlap.DIFFERENCE else (x * y).sum(2)
-    difference = (x - y).abs().sum(2) if overlap in (Overlap.DIFFERENCE, Overlap.BOTH) else None
+    product = None
+    if overlap is not Overlap.DIFFERENCE:
+        product = (torch.minimum(x, y) if overlap is Overlap.MINIMUM else x * y).sum(2)
+    difference = None if overlap in (Overlap.SOFT, Overlap.SOFT_SQUARED) else (x - y).abs().sum(2)
     if overlap is Overlap.SOFT_SQUARED:
         x, y = x.square(), y.square()
     return assemble(x.sum(2), y.sum(2), product=product, difference=difference)

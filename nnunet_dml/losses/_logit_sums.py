@@ -149,8 +149,8 @@ class _LogitSums(torch.autograd.Function):
             return logits.new_zeros((batch, classes - task.first), dtype=dtype) if wanted else None
 
         x, y = zeros(overlap is not None), zeros(overlap is not None)
-        product = zeros(overlap in (Overlap.SOFT, Overlap.SOFT_SQUARED, Overlap.BOTH))
-        difference = zeros(overlap in (Overlap.DIFFERENCE, Overlap.BOTH))
+        product = zeros(overlap not in (None, Overlap.DIFFERENCE))
+        difference = zeros(overlap in (Overlap.DIFFERENCE, Overlap.MINIMUM, Overlap.BOTH))
         label = zeros(overlap is not None and task.averaging.reads_label)
         prob = zeros(overlap is not None and task.averaging.reads_prob)
 
@@ -167,7 +167,7 @@ class _LogitSums(torch.autograd.Function):
                 if peak is not None and here is not None:
                     torch.maximum(peak, here, out=peak)
             if product is not None:
-                product += (p * t).sum(2)
+                product += (torch.minimum(p, t) if overlap is Overlap.MINIMUM else p * t).sum(2)
             if overlap is Overlap.SOFT_SQUARED:
                 p, t = p.square(), t.square()
             x += p.sum(2)
@@ -253,12 +253,14 @@ def _slope(
     grad_difference: Tensor | None,
     overlap: Overlap | None,
 ) -> Tensor | None:
-    """The derivative of the overlap by p: a (or a·p) + b·sign(p−t) + c·t, with a, b, c per class."""
+    """The derivative of the overlap by p: a (or a·p) + b·sign(p−t) + c·t (or c·[p<t]), a, b, c per class."""
     terms = []
     if grad_difference is not None:
         terms.append((p - t).sign_().mul_(grad_difference[..., None]))
     if grad_product is not None:
-        terms.append(t * grad_product[..., None])
+        # at p = t the minimum's slope is 1/2
+        share = (1 - (p - t).sign_()).mul_(0.5) if overlap is Overlap.MINIMUM else t
+        terms.append(share * grad_product[..., None])
     if grad_x is not None:
         a = grad_x[..., None]
         terms.append(p * a if overlap is Overlap.SOFT_SQUARED else a.expand_as(p))

@@ -179,7 +179,7 @@ class CrossEntropyOverlapLoss(nn.Module):
             target,
             activation=self.activation,
             mask=mask,
-            overlap=self.formula.overlap if by_sums else None,
+            overlap=self.formula.measured if by_sums else None,
             averaging=self.averaging,
             first=self._first,
             cross_entropy=self.weight_ce != 0,

@@ -282,4 +282,4 @@ def _loss(
     weights = class_weight_tensor(class_weights, target.shape[1], "target", target.device)
     x, y = masked(probs, target, mask)
     met = conditions(*peaks(x, y, averaging), averaging)
-    return compare(cardinalities(x, y, formula.overlap), met, formula, averaging, weights)
+    return compare(cardinalities(x, y, formula.measured), met, formula, averaging, weights)
