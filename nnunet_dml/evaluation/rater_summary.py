@@ -70,6 +70,7 @@ def summarise(raters: Raters, records: Sequence[CaseAgreement], found: Tables) -
         "raters_per_case": {str(n): count for n, count in sorted(counts.items())},
         "cases_without_raters": [case.name for case in raters.cases if not case.masks],
         "cases_with_one_rater": [case.name for case in raters.cases if len(case.masks) == 1],
+        "identical_raters": identical_raters(found),
         "mean": _numbers(found.cases.groupby("class")[list(MEANS)].mean().mean()),
         "per_class": per_class,
         "empty": {
@@ -83,15 +84,22 @@ def summarise(raters: Raters, records: Sequence[CaseAgreement], found: Tables) -
     }
 
 
+def identical_raters(found: Tables) -> list[list[str]]:
+    """Pairs of raters whose masks are the same in every case that both annotated, and not all empty."""
+    same = found.pairs.groupby(["rater", "other"])["dice"].min() == 1
+    filled = found.raters.groupby("rater")["voxels"].sum() > 0
+    return [[first, second] for first, second in same.index[same] if filled[first] and filled[second]]
+
+
 def _of_class(cases: pd.DataFrame, raters: pd.DataFrame) -> dict[str, Any]:
     """The figures of one class from its rows."""
     total = cases.sum(numeric_only=True)
-    pooled = {
-        "disputed_of_all_pooled": total["disputed_voxels"] / total["voxels"],
-        "disputed_of_union_pooled": total["disputed_voxels"] / total["union_voxels"],
-        "volume_ratio_pooled": total["raters_mean_voxels"] / total["majority_voxels"],
-    }
-    by_rater = raters.groupby("rater")
+    with np.errstate(invalid="ignore", divide="ignore"):  # a class that is nowhere: undefined
+        pooled = {
+            "disputed_of_all_pooled": total["disputed_voxels"] / total["voxels"],
+            "disputed_of_union_pooled": total["disputed_voxels"] / total["union_voxels"],
+            "volume_ratio_pooled": total["raters_mean_voxels"] / total["majority_voxels"],
+        }
     return {
         **_numbers(cases[list(MEANS)].mean()),
         **_numbers(pd.Series(pooled)),
@@ -102,7 +110,7 @@ def _of_class(cases: pd.DataFrame, raters: pd.DataFrame) -> dict[str, Any]:
                 **_numbers(rows[list(PER_RATER)].mean()),
                 "lowest_dice_majority": _number(rows["dice_majority"].min()),
             }
-            for name, rows in by_rater
+            for name, rows in raters.groupby("rater")
         },
     }
 
@@ -144,13 +152,17 @@ def table(summary: dict[str, Any]) -> str:
         f"A rater's Dice against the majority vote, mean: {percent(overall['dice_majority'])}",
         "",
         "Per cent, but for kappa and counts; means over cases, shares of voxels pooled. The vote includes the rater;",
-        "'others' leaves him out. Volumes are related to the majority vote's.",
+        "'others' leaves him out. Volume bias: against the majority vote's; in the rows 'all' of all voxels together.",
         f"Empty masks decided {empty['dice_majority_decided_by_policy']} of {empty['dice_majority_values']} Dice values "
         f"(both empty: {BOTH_EMPTY:g}); kappa undefined {empty['kappa_undefined']} of {empty['kappa_values']} times.",
     ]
     for key, text in (("cases_without_raters", "without raters"), ("cases_with_one_rater", "with one rater")):
         if names := summary[key]:
             lines.append(f"Cases {text}, left out of everything: {len(names)} ({some(names, 8)})")
+    lines += [
+        f"Note: {a} and {b} gave the same masks everywhere. One of them may be a copy."
+        for a, b in summary["identical_raters"]
+    ]
     return "\n".join(lines)
 
 

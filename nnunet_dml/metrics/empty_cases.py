@@ -9,6 +9,9 @@
 The first row is a policy: 0/0 has no value of its own. 1 is what most challenges and MONAI's metrics with
 `ignore_empty=False` use; nnU-Net's own `summary.json` leaves such cases out of its mean instead. So tables
 say how many cases the policy decided, and undefined values stay NaN and are counted.
+
+The Dice of two raters' masks follows the same table. Fleiss' kappa is undefined (NaN) where every vote of a case is
+for one side, as where all raters left a class empty: there is no agreement beyond chance to speak of.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def find_panels(masks: CaseMasks, classes: Classes, image: Array | None) -> list
         per_slice = disputed.sum() if flat else disputed.sum(axis=tuple({0, 1, 2} - {axis}))
         number = int(np.argmax(per_slice))
         where = (slice(None),) if flat else (slice(None),) * axis + (number,)
-        title = name if flat else f"{name}, slice {number} of {'zyx'[axis]}"
+        title = name if flat else f"{name}, {'zyx'[axis]} = {number}"
         panel = Panel(
             title,
             None if image is None else image[where],
@@ -166,7 +166,7 @@ def _cropped(panel: Panel) -> Panel:
     for axis in (0, 1):
         marked = np.flatnonzero(panel.masks.any(axis=(0, 2 - axis)))
         size = marked[-1] + 1 - marked[0]
-        margin = max(8, int(MARGIN * size))
+        margin = max(3, int(MARGIN * size))
         window.append(slice(max(0, marked[0] - margin), marked[-1] + 1 + margin))
     y, x = window
     panel.masks, panel.voted = panel.masks[:, y, x], panel.voted[:, y, x]
@@ -196,7 +196,7 @@ def _show_contours(axes: Axes, panel: Panel, colours: Sequence[Any]) -> None:
         _show(axes, panel, values, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
     axes.set_title(panel.title)
     # thick below, thin above: lines that run together stay visible
-    widths = np.linspace(3.4, 1.0, len(colours))
+    widths = np.linspace(3.0, 1.2, len(colours))
     for mask, colour, width in zip(panel.masks, colours, widths, strict=True):
         if mask.any():
             padded = np.pad(mask.astype(np.float64), 1)  # closes contours at the border
