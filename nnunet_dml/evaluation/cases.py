@@ -102,12 +102,7 @@ class _Raters:
         reference = self.reference
         if problems := misfits(path, labels.grid, reference.path, reference.grid):
             raise InputError(*problems)
-        counted = counted_voxels(labels.array, self.keep)
-        ignored = self.dataset.ignore_label
-        if ignored is not None and (count := int((counted == ignored).sum())):
-            expected = "the ignore label only where labelsTr has it"
-            raise InputError(problem(path, expected=expected, found=f"{count} voxels with it elsewhere"))
-        return counted
+        return counted_voxels(labels.array, self.keep)
 
 
 def counted_voxels(array: npt.NDArray[Any], keep: npt.NDArray[np.bool_] | None) -> npt.NDArray[Any]:
@@ -120,7 +115,7 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
 
     The hard prediction is the argmax of the probabilities, which is also how nnU-Net makes its own
     segmentation of a model without regions. Voxels with the ignore label in `labelsTr` are left out of
-    everything.
+    everything; a rater who has it elsewhere abstains there.
 
     Raises:
         InputError: If anything about the prediction, the reference or a rater is wrong; with all that was
@@ -159,11 +154,17 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
         if files:
             raters = _Raters(files, reference, keep, dataset)
             try:
-                soft = fuse(raters, method="uniform", num_classes=classes)
+                soft = fuse(raters, method="uniform", num_classes=classes, ignore_label=ignored)
             except ValueError:
                 if not raters.problems:
                     raise
             problems.extend(line for lines in raters.problems.values() for line in lines)
+            if soft is not None and ignored is not None:
+                if unlabelled := int(np.count_nonzero(soft[-1])):
+                    expected = "the ignore label wherever no rater gave a label"
+                    found = f"{unlabelled} voxels without it"
+                    problems.append(problem(reference.path, expected=expected, found=found))
+                soft = soft[:-1]
         else:
             soft = fuse(counted_voxels(reference.array, keep)[None], method="uniform", num_classes=classes)
     if problems or probs is None or reference is None or soft is None:

@@ -41,8 +41,8 @@ class LabelOptions(_Group):
         "weighted, staple); 'random', one rater drawn for every patch; 'file', soft maps of your own in softlabelsTr. "
         "'auto' is 'weighted' where the dataset has raters, else 'hard'.",
     )
-    smoothing: Literal["none", "all", "boundary"] = Field(
-        "none",
+    smoothing: Literal["off", "all", "boundary"] = Field(
+        "off",
         description="Label smoothing, of hard or soft labels: at all voxels (LS) or near boundaries (BLS).",
     )
     epsilon: float = Field(
@@ -156,8 +156,8 @@ class TrainingOptions(_Group):
     seed: int | None = Field(
         None,
         ge=0,
-        description="Seed of the weights, and with nnUNet_n_proc_DA=0 of the augmentation; "
-        "on the CPU such a run repeats itself exactly.",
+        description="Seed of the weights, and with nnUNet_n_proc_DA=0 of the augmentation of each epoch; "
+        "on the CPU such a run repeats itself exactly, resumed (--c) or not.",
     )
 
 

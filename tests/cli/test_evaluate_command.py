@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,26 @@ def test_the_ignore_label_is_left_out_of_everything(environment):
     )
     assert float(world.rows()[2]["ece"]) == pytest.approx(slow.ece(probs, kept), abs=1e-6)
     assert world.summary()["ignored_voxels"] == 21
+
+
+def test_a_rater_who_marks_ignore_abstains_there(world):
+    content = json.loads((world.raw / "dataset.json").read_text())
+    content["labels"]["ignore"] = 3
+    (world.raw / "dataset.json").write_text(json.dumps(content))
+    raters = [sitk.GetArrayFromImage(sitk.ReadImage(str(world.rater("a", r)))) for r in range(3)]
+    raters[0][2] = 3
+    write_image(world.rater("a", 0), raters[0])
+    world.run()
+    means = np.stack([(np.stack(raters) == c).mean(0) for c in range(3)])
+    means[:, 2] = np.stack([(np.stack(raters[1:])[:, 2] == c).mean(0) for c in range(3)])
+    assert float(world.rows()[0]["bdice"]) == pytest.approx(slow.bdice_in_floats(world.probs["a"], means)[0])
+    shutil.rmtree(world.out)
+    for r in (1, 2):  # now nobody has labelled that row, and the consensus has
+        raters[r][2] = 3
+        write_image(world.rater("a", r), raters[r])
+    world.refuses(
+        "a.nii.gz: expected the ignore label wherever no rater gave a label, found 7 voxels without it"
+    )
 
 
 def test_folds_that_are_missing_are_noted(world, monkeypatch, capsys):

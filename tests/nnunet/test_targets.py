@@ -102,7 +102,7 @@ def test_a_target_per_output_is_taken_as_it_is():
     torch.testing.assert_close(loss(outputs, [fine, coarse]), expected)
 
 
-@pytest.mark.parametrize("smoothing", ["none", "all", "boundary"])
+@pytest.mark.parametrize("smoothing", ["off", "all", "boundary"])
 @pytest.mark.parametrize("weights", [None, (0.6, 0.4)])
 def test_ignored_voxels_have_no_effect_and_no_gradient(smoothing, weights):
     it = layout({"background": 0, "a": 1, "ignore": 2})
