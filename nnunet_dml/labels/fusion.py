@@ -21,7 +21,9 @@ Labels: TypeAlias = npt.NDArray[np.integer[Any]]
 Masks: TypeAlias = Iterable[npt.ArrayLike]
 
 
-def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.NDArray[np.float32]:
+def fuse(
+    masks: Masks, *, method: str, num_classes: int | None = None, ignore_label: int | None = None
+) -> npt.NDArray[np.float32]:
     """Fuse several raters' label maps into one map of class probabilities.
 
     With R raters, rater r's label map m_r and his weight w_r, the probability of class c at voxel i is
@@ -29,8 +31,16 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
         p_c(i) = Σ_r w_r [m_r(i) = c],   Σ_r w_r = 1
 
     `uniform`: w_r = 1/R. `weighted`: w_r is proportional to the rater's Dice against the majority vote, see
-    `rater_weights`. `majority`: 1 for the class with the most votes, ties go to the lowest label. `staple`: the
-    posterior of a model in which each rater errs in a way of his own, see `staple`; it needs all raters in memory.
+    `rater_weights`. `majority`: 1 for the class with the most votes, ties go to the lowest label.
+
+    `staple`: the posterior of a model in which each rater errs in a way of his own; it needs all raters in memory
+    (uint8 where there are fewer than 255 labels). What the model leaves open is the raters' mean, as `uniform`:
+    voxels where the posterior is undefined or labels share its maximum (one rater marks everything and one
+    nothing: 0.5), or where it is for a label because whoever gave that is held to mean another. A label that
+    nobody gave at the voxel has 0 there; unanimous voxels have their label exactly. See `labels.staple`.
+
+    A rater who gives `ignore_label` at a voxel abstains: the sum is over those who voted there, their weights
+    divided by their sum (equal weights where all of these are 0).
 
     Args:
         masks: `(R, *spatial)` integer label maps, or any object that can be iterated twice and yields
@@ -38,14 +48,17 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
         method: One of `FUSIONS`.
         num_classes: Number of classes including the background. Default: 1 + the largest label seen, so that
             masks with values 0 and 255 would make 256 channels.
+        ignore_label: Label of abstention, at least `num_classes`, which does not count it. None: no such label.
 
     Returns:
         `(num_classes, *spatial)` float32 in [0, 1], background first, summing to one over the classes. A
-        single rater comes back as an exact one-hot map; raters that are all empty give background only.
+        single rater comes back as an exact one-hot map; raters that are all empty give background only; a class
+        that nobody marked is 0. With `ignore_label` `(num_classes + 1, *spatial)`: the last channel is 1 where
+        every rater abstains, with 0 in all others, and 0 elsewhere.
 
     Raises:
         ValueError: Unknown method, no rater, float maps, shapes that differ, labels that are negative or
-            too large.
+            too large, `ignore_label` among the classes, `staple` with raters who abstain.
         TypeError: A generator.
 
     Weighted fusion follows Wang et al., "Dice Semimetric Losses", MICCAI 2023, section 2.3.
@@ -59,30 +72,44 @@ def fuse(masks: Masks, *, method: str, num_classes: int | None = None) -> npt.ND
     array([0.   , 0.324, 1.   , 0.73 ], dtype=float32)
     """
     check_one_of("method", method, FUSIONS)
-    votes, raters = _count_votes(masks, num_classes)
-    shape = (len(votes), *votes[0].shape)
+    votes, raters = _count_votes(masks, num_classes, ignore_label)
     if method == "majority":
-        labels, _ = _most_votes(votes)
-        return np.stack([labels == c for c in range(len(votes))]).astype(np.float32)
-    fused = np.zeros(shape, dtype=np.float32)
+        labels, _ = _most_votes(votes, ignore_label)
+        channels = [*range(len(votes)), *([] if ignore_label is None else [ignore_label])]
+        return np.stack([labels == c for c in channels]).astype(np.float32)
+    fused = np.zeros((len(votes) + (ignore_label is not None), *votes[0].shape), dtype=np.float32)
+    shares = fused[: len(votes)]
+    voted: Any = raters  # where nobody can abstain, a number and True serve for all voxels
+    left: Any = True  # voxels to be given the mean of those who voted
+    if ignore_label is not None:
+        voted = np.sum(votes, axis=0)
+        left = voted > 0
+        fused[-1] = ~left
+        if method == "staple" and voted.min() < raters:
+            raise ValueError(
+                f"Expected `masks` without abstentions (label {ignore_label}) for method 'staple': staple has no "
+                f"way for abstaining raters; use uniform or weighted."
+            )
     if method == "weighted":
         # The weights' sum is known only after the last rater, so it divides at the end: no third iteration.
-        total = 0.0
-        for mask, score in _scored(masks, votes, raters):
+        for mask, score in _scored(masks, votes, raters, ignore_label):
             if score > 0:
-                total += score
-                for c in range(len(votes)):
-                    np.add(fused[c], np.float32(score), out=fused[c], where=mask == c)
-        if total > 0:
-            fused /= fused.sum(axis=0, keepdims=True)  # the rounded sum: unanimity is exactly 1
+                for c, share in enumerate(shares):
+                    np.add(share, np.float32(score), out=share, where=mask == c)
+        total = shares.sum(axis=0)  # rounded as its parts are: unanimity is exactly 1
+        np.divide(shares, total, out=shares, where=total > 0)
+        left = left & (total == 0)
+        if not left.any():
             return fused
-    for c, count in enumerate(votes):
-        np.divide(count, raters, out=fused[c], casting="unsafe")
-    return staple(_again(masks, votes, raters), fused) if method == "staple" else fused
+    for count, share in zip(votes, shares, strict=True):
+        np.divide(count, voted, out=share, casting="unsafe", where=left)
+    if method == "staple":
+        staple(_again(masks, votes, raters), shares)
+    return fused
 
 
 def majority_vote(
-    masks: Masks, *, num_classes: int | None = None
+    masks: Masks, *, num_classes: int | None = None, ignore_label: int | None = None
 ) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
     """The label with the most votes in each voxel; ties go to the lowest label.
 
@@ -91,10 +118,12 @@ def majority_vote(
     Args:
         masks: `(R, *spatial)` integer label maps, or an iterable of `(*spatial)` maps, see `fuse`.
         num_classes: Number of classes including the background. Default: 1 + the largest label seen.
+        ignore_label: Label of abstention, which is no vote, see `fuse`.
 
     Returns:
-        The consensus, `(*spatial)` in the smallest unsigned dtype that holds `num_classes - 1`, and the
-        number of voxels in which two or more labels shared the most votes.
+        The consensus, `(*spatial)` in the smallest unsigned dtype that holds `num_classes - 1` (and
+        `ignore_label`, which stands where every rater abstains), and the number of voxels in which two or more
+        labels shared the most votes.
 
     Raises:
         ValueError: No rater, float maps, shapes that differ, labels that are negative or too large.
@@ -102,12 +131,16 @@ def majority_vote(
 
     >>> majority_vote(np.array([[0, 1, 2, 2], [0, 2, 2, 1]]))
     (array([0, 1, 2, 1], dtype=uint8), 2)
+    >>> majority_vote(np.array([[0, 9, 9], [0, 1, 9]]), ignore_label=9)
+    (array([0, 1, 9], dtype=uint8), 0)
     """
-    votes, _ = _count_votes(masks, num_classes)
-    return _most_votes(votes)
+    votes, _ = _count_votes(masks, num_classes, ignore_label)
+    return _most_votes(votes, ignore_label)
 
 
-def rater_dice(masks: Masks, *, num_classes: int | None = None) -> npt.NDArray[np.float64]:
+def rater_dice(
+    masks: Masks, *, num_classes: int | None = None, ignore_label: int | None = None
+) -> npt.NDArray[np.float64]:
     """Each rater's Dice against the majority vote, averaged over the foreground classes.
 
         d_r = mean_c 2 |m_r = c ∧ v = c| / (|m_r = c| + |v = c|),   c = 1 … num_classes − 1
@@ -115,10 +148,11 @@ def rater_dice(masks: Masks, *, num_classes: int | None = None) -> npt.NDArray[n
     Args:
         masks: `(R, *spatial)` integer label maps, or an object that can be iterated twice, see `fuse`.
         num_classes: Number of classes including the background. Default: 1 + the largest label seen.
+        ignore_label: Label of abstention, see `fuse`: d_r is computed over the voxels where rater r voted.
 
     Returns:
         `(R,)` float64 in [0, 1]. A class that is empty in the rater and in the vote counts 1; without any
-        foreground class every rater has 1.
+        foreground class every rater has 1, as has one who abstains everywhere.
 
     Raises:
         ValueError: No rater, float maps, shapes that differ, labels that are negative or too large.
@@ -127,11 +161,13 @@ def rater_dice(masks: Masks, *, num_classes: int | None = None) -> npt.NDArray[n
     >>> rater_dice(np.array([[0, 1, 1, 1], [0, 0, 1, 1], [0, 0, 1, 0]])).round(3)
     array([0.8  , 1.   , 0.667])
     """
-    votes, raters = _count_votes(masks, num_classes)
-    return np.array([score for _, score in _scored(masks, votes, raters)])
+    votes, raters = _count_votes(masks, num_classes, ignore_label)
+    return np.array([score for _, score in _scored(masks, votes, raters, ignore_label)])
 
 
-def rater_weights(masks: Masks, *, num_classes: int | None = None) -> npt.NDArray[np.float64]:
+def rater_weights(
+    masks: Masks, *, num_classes: int | None = None, ignore_label: int | None = None
+) -> npt.NDArray[np.float64]:
     """Each rater's weight: his Dice against the majority vote, divided by the sum over the raters.
 
         w_r = d_r / Σ_s d_s
@@ -139,6 +175,7 @@ def rater_weights(masks: Masks, *, num_classes: int | None = None) -> npt.NDArra
     Args:
         masks: `(R, *spatial)` integer label maps, or an object that can be iterated twice, see `fuse`.
         num_classes: Number of classes including the background. Default: 1 + the largest label seen.
+        ignore_label: Label of abstention, see `rater_dice`.
 
     Returns:
         `(R,)` float64 in [0, 1], summing to one. A Dice of 0 stays a weight of 0; where all are 0 (raters who
@@ -153,7 +190,7 @@ def rater_weights(masks: Masks, *, num_classes: int | None = None) -> npt.NDArra
     >>> rater_weights(np.array([[0, 1], [1, 0]]))  # the vote is empty, neither rater is
     array([0.5, 0.5])
     """
-    scores = rater_dice(masks, num_classes=num_classes)
+    scores = rater_dice(masks, num_classes=num_classes, ignore_label=ignore_label)
     total = scores.sum()
     return scores / total if total > 0 else np.full(len(scores), 1 / len(scores))
 
@@ -185,14 +222,16 @@ def _maps(masks: Masks) -> Iterator[Labels]:
         yield mask
 
 
-def _count_votes(masks: Masks, num_classes: int | None) -> tuple[list[npt.NDArray[np.int32]], int]:
+def _count_votes(
+    masks: Masks, num_classes: int | None, ignore_label: int | None
+) -> tuple[list[npt.NDArray[np.int32]], int]:
     """How many raters gave each label, one array per class, and the number of raters."""
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"Expected argument `num_classes` of at least 1, got {num_classes}.")
     votes: list[npt.NDArray[np.int32]] = []
     raters = 0
     for mask in _maps(masks):
-        largest = int(mask.max())
+        largest = int(mask.max() if ignore_label is None else mask.max(initial=0, where=mask != ignore_label))
         if num_classes is not None and largest >= num_classes:
             raise ValueError(
                 f"Expected labels in `masks` below `num_classes` = {num_classes}, got {largest} "
@@ -205,30 +244,45 @@ def _count_votes(masks: Masks, num_classes: int | None) -> tuple[list[npt.NDArra
         raters += 1
     if not raters:
         raise ValueError("Expected `masks` of at least one rater, got none.")
+    if ignore_label is not None and ignore_label < len(votes):
+        raise ValueError(
+            f"Expected argument `ignore_label` above the labels of the {len(votes)} classes, got {ignore_label}."
+        )
     return votes, raters
 
 
-def _most_votes(votes: list[npt.NDArray[np.int32]]) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
+def _most_votes(
+    votes: list[npt.NDArray[np.int32]], ignore_label: int | None
+) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
     """The lowest label with the most votes per voxel, and the number of voxels in which it shared them."""
     most = votes[0].copy()
-    labels = np.zeros(most.shape, dtype=np.min_scalar_type(len(votes) - 1))
+    labels = np.zeros(most.shape, dtype=np.min_scalar_type(ignore_label or len(votes) - 1))
     tied = np.zeros(most.shape, dtype=bool)
     for c, count in enumerate(votes[1:], start=1):
         more = count > most
         tied = (tied & ~more) | (count == most)
         labels[more] = c
         np.maximum(most, count, out=most)
+    if ignore_label is not None:
+        labels[most == 0] = ignore_label
+        tied &= most > 0
     return labels, int(np.count_nonzero(tied))
 
 
-def _scored(masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int) -> Iterator[tuple[Labels, float]]:
+def _scored(
+    masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int, ignore_label: int | None
+) -> Iterator[tuple[Labels, float]]:
     """The raters once more: each map with its Dice against the majority vote."""
     classes = len(votes)
-    vote = _most_votes(votes)[0].astype(np.intp).ravel()
+    vote = _most_votes(votes, ignore_label)[0].astype(np.intp).ravel()
     size_vote = np.bincount(vote, minlength=classes)
     for mask in _again(masks, votes, raters):
-        flat = mask.astype(np.intp).ravel()
-        common = np.bincount(flat[flat == vote], minlength=classes)
+        flat, seen = mask.astype(np.intp).ravel(), vote
+        if ignore_label is not None:
+            voted = flat != ignore_label
+            flat, seen = flat[voted], vote[voted]
+            size_vote = np.bincount(seen, minlength=classes)
+        common = np.bincount(flat[flat == seen], minlength=classes)
         sizes = np.bincount(flat, minlength=classes) + size_vote
         dice = np.divide(2 * common, sizes, out=np.ones(classes), where=sizes > 0)
         yield mask, float(dice[1:].mean()) if classes > 1 else 1.0

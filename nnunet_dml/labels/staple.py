@@ -46,7 +46,9 @@ def staple(
     if not disputed.any():
         return mean
     present = np.flatnonzero(mean.reshape(len(mean), -1).any(axis=1))
-    dtype = np.uint8 if len(present) < 255 else np.uint16  # one value more, for "undecided"
+    dtype = np.min_scalar_type(
+        len(present) + 1
+    )  # the filter has a label more, "undecided", and counts past it
     number = np.zeros(len(mean), dtype=dtype)
     number[present] = np.arange(len(present))
     images, votes = [], []
