@@ -72,23 +72,21 @@ def lovasz_softmax_loss(
     x, y = masked(probs, target, mask)
     met = conditions(*peaks(x, y, averaging), averaging)
     error = (x - (y > 0.5).to(x.dtype)).abs()
-    # an ignored voxel comes after all others: its error is 0, and nothing changes behind it
-    rank_by = error.detach() if mask is None else error.detach().masked_fill(~mask.bool().flatten(2), -1)
-
     batch = images = None
     if "batch" in averaging.shares:
-        flat = [t.transpose(0, 1).flatten(1) for t in (error, rank_by, y > 0.5)]
+        flat = [t.transpose(0, 1).flatten(1) for t in (error, y > 0.5)]
         batch = Sets(_extension(*flat, log=log), None if met is None else met.amax(1).bool().all(0))
     if averaging.shares.keys() & {"image", "class"}:
-        images = Sets(
-            _extension(error, rank_by, y > 0.5, log=log), None if met is None else met.bool().all(0)
-        )
+        images = Sets(_extension(error, y > 0.5, log=log), None if met is None else met.bool().all(0))
     return average(batch, images, averaging, weights)
 
 
-def _extension(error: Tensor, rank_by: Tensor, positive: Tensor, *, log: bool) -> Tensor:
-    """The extension of the Jaccard loss at `error`, over the last axis. Linear once the order is known."""
-    order = rank_by.argsort(-1, descending=True)
+def _extension(error: Tensor, positive: Tensor, *, log: bool) -> Tensor:
+    """The extension of the Jaccard loss at `error`, over the last axis. Linear once the order is known.
+
+    Ignored voxels have no error and are no positives: they come last and change nothing.
+    """
+    order = error.detach().argsort(-1, descending=True)
     among = positive.gather(-1, order)
     # whole numbers: float32 stops counting at 2^24 voxels
     hits, misses = among.cumsum(-1), (~among).cumsum(-1)
