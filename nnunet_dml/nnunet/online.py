@@ -36,6 +36,8 @@ def batch_statistics(logits: Tensor, target: Tensor, layout: TargetLayout) -> di
     soft = soft + 0.5 / SCALE  # rounding to the integers on disk may have put 3 of 10 raters just below 0.3
     hard = layout.hard_of_packed(target)
     keep = None if mask is None else mask[:, 0]
+    if mask is not None:  # the consensus may ignore what some rater has labelled
+        mask = mask & (hard != layout.ignore_label if layout.regions is None else hard[:, -1:] < 0.5)
     axes = [0, *range(2, logits.ndim)]
     if layout.regions is None:
         probs = logits.float().softmax(1)
@@ -44,7 +46,7 @@ def batch_statistics(logits: Tensor, target: Tensor, layout: TargetLayout) -> di
         counted = get_tp_fp_fn_tn(predicted, labels, axes=axes, mask=mask)
         tp, fp, fn = (count[1:] for count in counted[:3])
         bdice = bdice_counts(probs, soft, mask=keep)
-        reliability = reliability_counts(probs, labels[:, 0], mask=keep)
+        reliability = reliability_counts(probs, labels[:, 0], mask=None if mask is None else mask[:, 0])
     else:
         probs = logits.float().sigmoid()
         reference = hard[:, : layout.outputs]

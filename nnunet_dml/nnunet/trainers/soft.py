@@ -16,6 +16,7 @@ from nnunet_dml.nnunet import online, soft_maps
 from nnunet_dml.nnunet.dataset import RandomRaterDataset, SoftLabelDataset
 from nnunet_dml.nnunet.options import KEY, merge
 from nnunet_dml.nnunet.targets import Smoothing, TargetLayout, TargetLoss
+from nnunet_dml.nnunet.trainers import networks
 from nnunet_dml.nnunet.trainers.configured import clean_refusal, nnUNetTrainerConfigured
 from nnunet_dml.nnunet.transforms import with_soft_labels
 
@@ -73,10 +74,10 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
             problems.append(
                 problem(where, expected=expected, found=found, todo="Regions have no background.")
             )
-        if loss.overlap == "lovasz" and (self.soft or self.options.labels.smoothing != "none"):
+        if loss.overlap == "lovasz" and (self.soft or self.options.labels.smoothing != "off"):
             expected = "hard labels with loss.overlap=lovasz, which is not defined on soft ones"
             found = f"labels.source={self.source}, labels.smoothing={self.options.labels.smoothing}"
-            todo = "Set labels.source=hard or random and labels.smoothing=none, or another loss."
+            todo = "Set labels.source=hard or random and labels.smoothing=off, or another loss."
             problems.append(problem(where, expected=expected, found=found, todo=todo))
         if problems:
             raise InputError(*problems)
@@ -89,7 +90,18 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
     @property
     def single_target(self) -> bool:
         """Whether the loader yields targets in full resolution only, to be averaged down on the device."""
-        return self.soft or self.options.labels.smoothing != "none"
+        return self.soft or self.options.labels.smoothing != "off"
+
+    def initialize(self) -> None:
+        """As upstream's; refuses a network that nnU-Net cannot build from plans."""
+        with clean_refusal():
+            networks.check_class(self)
+        super().initialize()
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        """As upstream's; a network without nnU-Net's decoder has nothing to switch."""
+        if networks.has_decoder(self.network):
+            super().set_deep_supervision_enabled(enabled)
 
     def _build_loss(self) -> nn.Module:
         options = self.options.loss.model_dump(exclude={"overlap", "deep_supervision", "reduction"})
@@ -101,11 +113,13 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
             self.options.loss.overlap,
             activation="sigmoid" if regions else "softmax",
             reduction=reduction,
-            gather=self.is_ddp,
+            gather=self.is_ddp and self.options.loss.overlap != "lovasz",  # whose sets are each rank's own
             **options,
         ).to(self.device)
         weights = None
         if self.enable_deep_supervision:
+            with clean_refusal():
+                networks.check_deep_supervision(self)
             # DDP without torch.compile complains about parameters that no loss reaches
             keep_last = self.is_ddp and not self._do_i_compile()
             weights = deep_supervision_weights(len(self._get_deep_supervision_scales()), keep_last=keep_last)
