@@ -6,7 +6,6 @@ Nothing is written and nothing is trained.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -16,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml.nnunet import doctor_checks, fractions_way, soft_maps, trainers
+from nnunet_dml.nnunet import doctor_checks, fractions_in_training, fractions_way, soft_maps, trainers
 from nnunet_dml.nnunet.doctor_dataset import CaseFacts, Subject, open_subject, read_cases
 from nnunet_dml.nnunet.findings import Finding, Report, Step, wrong
 from nnunet_dml.nnunet.map_making import Case
@@ -80,7 +79,10 @@ def examine(
     if configuration is None or source is None:
         return Report((), found)
     steps, more = way(subject, trainer_class, configuration, source, facts, cases=cases, patches=patches)
-    title = f"{configuration} of {plans_name}, {trainer_name}, labels.source={source}"
+    title = (
+        f"{trainer_name} on {configuration} of {plans_name}, labels.source={source}; "
+        f"at most {cases} cases, {patches} patches"
+    )
     return Report((), [*found, *more], title, steps)
 
 
@@ -146,10 +148,10 @@ def way(
         text = (
             f"none drawn: the maps of {len(lacking)} cases are missing or damaged, so that no training starts"
         )
-        steps.append(Step(fractions_way.LOADED, None, level="wrong", remark=text))
+        steps.append(Step(fractions_in_training.LOADED, None, level="wrong", remark=text))
     else:
         try:
-            steps += fractions_way.steps_of_patches(
+            steps += fractions_in_training.steps_of_patches(
                 trainer_class,
                 subject.all_plans[subject.plans_name],
                 configuration,

@@ -178,7 +178,8 @@ def test_nothing_is_wrong(world):
     report = look()
     assert said(report) == []
     assert report.problems == 0
-    assert report.title == "2d of nnUNetPlans, nnUNetTrainerDML, labels.source=weighted"
+    title = "nnUNetTrainerDML on 2d of nnUNetPlans, labels.source=weighted; at most 5 cases, 4 patches"
+    assert report.title == title
     ring = (disc(6) != disc(10)).mean()  # where three concentric discs differ
     steps = list(report.steps)
     assert [it.name for it in steps] == [
@@ -371,6 +372,32 @@ def test_soft_maps_of_the_users_own(world):
     assert shares(report)["stored"] == pytest.approx((disc(8) != disc(6)).mean())
     write(world.raw / "softlabelsTr" / "a.nii.gz", 255 * disc(8).astype(np.float32))
     assert "softlabelsTr/a.nii.gz: expected fractions in [0, 1]" in "\n".join(said(look(plans_name="own")))
+
+
+def test_voxels_that_everybody_ignores_do_not_count(world):
+    """All raters ignore the outside of a disc of radius 12: a target has less than all voxels, a map all of them."""
+    world.describe(labels={"background": 0, "core": 1, "ignore": 2})
+    for case in CASES:
+        for rater, radius in zip(RATERS, (6, 8, 10), strict=True):
+            write(world.rater(case, rater), np.where(disc(12), disc(radius), 2).astype(np.uint8))
+    preprocess("501", configurations=["2d"], fusions=["uniform", "weighted"], num_processes=1)
+    report = look(patches=8)
+    assert said(report) == []
+    ring = (disc(6) != disc(10)).mean()
+    assert shares(report)["stored"] == pytest.approx(ring)
+    assert shares(report)["target, 32 × 32"] > shares(report)["augmented patches"]
+
+
+def test_regions(world):
+    world.describe(labels={"background": 0, "whole": [1, 2], "core": 2}, regions_class_order=[1, 2])
+    for case in CASES:
+        for rater, radius in zip(RATERS, (6, 8, 10), strict=True):
+            write(world.rater(case, rater), disc(radius) + disc(radius - 3))
+    preprocess("501", configurations=["2d"], fusions=["uniform", "weighted"], num_processes=1)
+    report = look()
+    assert said(report) == []
+    assert "region-based" in "\n".join(said(report, "ok"))
+    assert shares(report)["target, 16 × 16"] > 0
 
 
 # -- hard on purpose -------------------------------------------------------------------------------------------------
