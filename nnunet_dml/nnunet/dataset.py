@@ -75,7 +75,8 @@ class RaterInPlace:
         """Read a region."""
         labels = np.asarray(self._labels[index]).astype(np.int16, copy=False)
         region = index[1:] if isinstance(index, tuple) else ()
-        one = np.asarray(self._raters[(slice(self._rater, self._rater + 1), *region)])
+        of_one = (slice(self._rater, self._rater + 1), *region)
+        one = np.asarray(self._raters[of_one])
         return np.where(labels < 0, labels, one.astype(np.int16, copy=False))
 
 

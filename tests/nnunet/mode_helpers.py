@@ -131,9 +131,14 @@ def command(*arguments: object) -> None:
     assert not status, f"{arguments} ended with {status}"
 
 
+def read_json(path: Path) -> dict:
+    """A JSON file."""
+    return json.loads(path.read_text())
+
+
 def edit_json(path: Path, change) -> None:
     """Change a JSON file in place."""
-    content = json.loads(path.read_text())
+    content = read_json(path)
     change(content)
     path.write_text(json.dumps(content))
 
