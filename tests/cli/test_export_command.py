@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nnunet_dml.cli.main import main
@@ -22,14 +24,13 @@ def results(tmp_path, monkeypatch):
 
 def refuses(capsys, *arguments, words=(), output="model.zip"):
     """Status 2, one line per problem, nothing written beside what was there."""
-    from pathlib import Path
-
     before = sorted(str(path) for path in Path().rglob("*"))
     assert main(["export", *map(str, arguments), "-o", str(output)]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(words)
     for line, part in zip(lines, words, strict=True):
         assert line.startswith("nnunet-dml export: ")
+        assert "--model" not in line  # as `evaluate` calls it
         assert part in line
     assert sorted(str(path) for path in Path().rglob("*")) == before
 
@@ -47,10 +48,11 @@ def test_it_says_how_to_predict(results, capsys, named):
     assert f"{DATASET}/nnUNetTrainer__toy__2d/fold_1/checkpoint_final.pth" in names("model.zip")
 
 
-def test_the_relative_path_of_a_model(results, capsys, monkeypatch):
-    monkeypatch.chdir(results / DATASET / MODEL)
+def test_the_previous_stage_is_found_from_inside_the_model(results, monkeypatch):
+    make_model(results, configuration="low")
+    monkeypatch.chdir(make_model(results, configuration="cascade"))
     assert main(["export", ".", "-o", "../model.zip"]) == 0
-    assert f"{DATASET}/nnUNetTrainer__toy__2d/plans.json" in names("../model.zip")
+    assert f"{DATASET}/nnUNetTrainer__toy__low/plans.json" in names("../model.zip")
 
 
 def test_a_cascade_is_predicted_in_two_steps(results, capsys):

@@ -374,7 +374,8 @@ def test_stock_nnunet_predicts_the_same_without_this_package(phantom, tmp_path, 
     installed = tmp_path / "installed" / PHANTOM / "nnUNetTrainer__tiny__2d"
     predict = "nnunetv2.inference.predict_from_raw_data:predict_entry_point"
     stock(predict, "-o", tmp_path / "stock", "-tr", "nnUNetTrainer", *which, *common)
-    stock(f"{predict}_modelfolder", "-o", tmp_path / "folder", "-m", installed, *common)  # fmt: skip
+    two = ["-npp", "1", "-nps", "1"]  # this command cannot do without workers
+    stock(f"{predict}_modelfolder", "-o", tmp_path / "folder", "-m", installed, *common, *two)
 
     ours = np.load(tmp_path / "ours" / "case01.npz")["probabilities"]
     for other in ("stock", "folder"):
