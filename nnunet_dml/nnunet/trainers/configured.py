@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._files import atomic_file, clear_leftovers
 from nnunet_dml.nnunet.options import KEY, Options, merge, validate
 
 
@@ -85,6 +87,20 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         self._seed()
         super().initialize()
 
+    def on_train_epoch_start(self) -> None:
+        """As upstream's, after seeding: a resumed training goes on as if it had not been interrupted."""
+        self._seed(self.current_epoch)
+        super().on_train_epoch_start()
+
+    def save_checkpoint(self, filename: str) -> None:
+        """As upstream's, but whole or not at all: a killed training finds the checkpoint before."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)
+            return
+        clear_leftovers(Path(filename).parent)
+        with atomic_file(filename) as temporary:
+            super().save_checkpoint(str(temporary))
+
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """As upstream's; a checkpoint of a training with another network or other options is refused."""
         checkpoint = filename_or_checkpoint
@@ -93,7 +109,6 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         with clean_refusal():
             self._check_same_training(checkpoint["init_args"]["plans"])
         super().load_checkpoint(filename_or_checkpoint)
-        self._seed(self.current_epoch)  # else the augmentations of the first epochs would come again
 
     def _check_same_training(self, trained: dict[str, Any]) -> None:
         """Raise `InputError` unless the plans of a checkpoint have these options and this configuration."""
