@@ -136,10 +136,16 @@ def _fractions(case: Case, plans: PlansManager, properties: dict[str, Any]) -> n
         fused = fuse(masks, method=case.source, num_classes=case.num_classes, ignore_label=case.ignore_label)
     except InputError:
         raise
-    except ValueError as error:  # a fusion that cannot serve these masks
+    except ValueError:  # of masks that have been checked, fusion refuses only raters who abstain from STAPLE
+        if case.source != "staple":
+            raise
         folder = next(iter(case.files.values())).parent
-        expected, found = f"masks that {case.source} can fuse", str(error).removesuffix(".")
-        raise InputError(problem(folder, expected=expected, found=found)) from None
+        expected, found = (
+            "raters who label every voxel, for staple",
+            f"voxels of the ignore label {case.ignore_label}",
+        )
+        todo = "Use --fusion uniform or weighted, where a rater may abstain."
+        raise InputError(problem(folder, expected=expected, found=found, todo=todo)) from None
     return fused[1:]
 
 

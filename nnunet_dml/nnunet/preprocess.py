@@ -141,9 +141,13 @@ def preprocess(
                 except InputError as error:
                     problems += error.problems
                     continue
-                expected = "a soft map" if fusion == "file" else "a mask"
+                expected, todo = "a mask", "Restore it."
+                if fusion == "file":
+                    expected, todo = "a soft map", "Write it, or choose another --fusion."
                 missing = [path for path in files.values() if not path.is_file()]
-                problems += [problem(path, expected=expected, found="no such file") for path in missing]
+                problems += [
+                    problem(path, expected=expected, found="no such file", todo=todo) for path in missing
+                ]
                 work.append(
                     Case(
                         name=name,

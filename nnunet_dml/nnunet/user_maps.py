@@ -51,9 +51,8 @@ def read_user_map(
         )
     image = read(path)
     if bad := count_not_finite(path, image):
-        raise InputError(
-            problem(path, expected="fractions in [0, 1]", found=f"{bad} that are NaN or infinite")
-        )
+        found, todo = f"{bad} that are NaN or infinite", "Replace them; 0 leaves a voxel to the background."
+        raise InputError(problem(path, expected="fractions in [0, 1]", found=found, todo=todo))
     reference = Grid.of(read(consensus))
     maps = _channels_first(image, shape)
     expected_shape = (foreground, *shape)
