@@ -2,6 +2,7 @@
 
 Memory depends on the number of classes and voxels, not on the number of raters: `masks` may be any object
 that can be iterated twice and yields one map at a time, such as a small class that reads files in `__iter__`.
+(`staple` keeps them all.)
 """
 
 from __future__ import annotations

@@ -101,9 +101,7 @@ def _fit_more(
         theta = np.reshape(fit.GetConfusionMatrix(r), (labels + 1, labels))[:labels]
         with np.errstate(divide="ignore"):  # log 0 is -inf: impossible
             posterior += np.log(theta)[vote].T
-        right = theta.diagonal()
-        wrong = (theta @ prior - right * prior) / (1 - prior)
-        informative[r] = right >= wrong - UNDECIDED
+        informative[r] = theta.diagonal() >= theta @ prior - UNDECIDED  # at least as often as on the whole
     with np.errstate(invalid="ignore"):  # nothing is possible: NaN
         posterior -= posterior.max(axis=0, keepdims=True)
     return np.exp(posterior), informative

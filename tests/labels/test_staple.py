@@ -159,6 +159,15 @@ class TestDefinedResults:
         alone = (masks[:4] == 0).all(axis=0) & (masks[4] == 1)
         assert (staple(masks)[1][alone] < 0.5).all()
 
+    def test_a_rater_who_confuses_two_of_three_labels_is_seen(self):
+        rng = np.random.default_rng(0)
+        truth = rng.integers(0, 3, 600)
+        good = np.where(rng.random((4, 600)) < 0.05, rng.integers(0, 3, (4, 600)), truth)
+        masks = np.vstack([good, [np.array([0, 2, 1])[truth]]]).astype(np.uint8)
+        images = [sitk.GetImageFromArray(m[None]) for m in masks]
+        prior = np.array([(masks == c).mean() for c in range(3)])
+        assert module._fit_more(images, masks, prior)[1].tolist() == [[True] * 3] * 4 + [[True, False, False]]
+
     def test_ties_of_two_raters_stay_between(self):
         # symmetric: equal voxels of equal raters are equal
         masks = np.zeros((2, 100), int)
