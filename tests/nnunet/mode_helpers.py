@@ -118,11 +118,11 @@ def own_preprocess(
 
 
 def configure(
-    dataset: int, name: str, *options: str, plans: str = "nnUNetPlans", scale: float = 0.0625
+    dataset: int, name: str, *options: str, plans: str = "nnUNetPlans", batch_size: int = 2
 ) -> None:
-    """`nnunet-dml configure`: two channels in the first stage, batches of two."""
-    command("configure", "-d", dataset, "-p", plans, "-o", name, "--scale-features", scale, "--batch-size", 2,
-            "--set", *TINY, *options)  # fmt: skip
+    """`nnunet-dml configure`: two channels in the first stage."""
+    command("configure", "-d", dataset, "-p", plans, "-o", name, "--scale-features", "0.0625",
+            "--batch-size", batch_size, "--set", *TINY, *options)  # fmt: skip
 
 
 def command(*arguments: object) -> None:
