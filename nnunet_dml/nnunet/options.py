@@ -222,6 +222,7 @@ _READ_WITH = (  # an option, and what it needs in order to be read
     ("loss.variant", "loss.overlap", ("dml", "jml")),
     ("loss.norm", "loss.overlap", ("sjl",)),
     *((f"loss.{name}", "loss.overlap", ("ctl",)) for name in ("alpha", "beta", "gamma", "power")),
+    ("loss.smooth", "loss.overlap", ("dml", "jml", "ctl", "sdl", "sjl")),
     ("loss.threshold", "loss.active", ("prob", "label", "both")),
     ("labels.epsilon", "labels.smoothing", ("all", "boundary")),
     ("labels.neighbourhood", "labels.smoothing", ("boundary",)),

@@ -9,11 +9,12 @@ import torch
 from nnunetv2.utilities.helpers import dummy_context
 from torch import autocast, nn
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError
 from nnunet_dml._folders import folder_if_there
 from nnunet_dml.losses import CrossEntropyOverlapLoss, deep_supervision_weights
 from nnunet_dml.nnunet import online, soft_maps
 from nnunet_dml.nnunet.dataset import RandomRaterDataset, SoftLabelDataset
+from nnunet_dml.nnunet.option_checks import check_against_labels
 from nnunet_dml.nnunet.options import KEY, merge
 from nnunet_dml.nnunet.targets import Smoothing, TargetLayout, TargetLoss
 from nnunet_dml.nnunet.trainers import networks
@@ -48,7 +49,9 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         self.enable_deep_supervision = self.options.loss.deep_supervision
         self.layout = TargetLayout.of(self.label_manager)
         with clean_refusal():
-            self._check_options_against_labels()
+            check_against_labels(
+                self.options, self.source, self.layout, where=f"plans {self.plans_manager.plans_name}"
+            )
         self.maps_folder: Path | None = None  # unset where only inference is done
         if self.preprocessed_dataset_folder_base is not None:
             self.maps_folder = soft_maps.folder(
@@ -56,31 +59,6 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
             )
         if self.soft:  # upstream's logger keeps and saves the series that it knows
             self.logger.local_logger.my_fantastic_logging.update({name: [] for name in online.SERIES})
-
-    def _check_options_against_labels(self) -> None:
-        """Raise `InputError` where an option does not fit the labels of the data set."""
-        where, loss, outputs = (
-            f"plans {self.plans_manager.plans_name}",
-            self.options.loss,
-            self.layout.outputs,
-        )
-        problems = []
-        if loss.class_weights is not None and len(loss.class_weights) != outputs:
-            each = "a region" if self.layout.regions else "a label, the background first"
-            expected, found = f"{outputs} loss.class_weights, each of {each}", str(len(loss.class_weights))
-            problems.append(problem(where, expected=expected, found=found))
-        if loss.background and self.layout.regions:
-            expected, found = "loss.background=false with region-based labels", "true"
-            problems.append(
-                problem(where, expected=expected, found=found, todo="Regions have no background.")
-            )
-        if loss.overlap == "lovasz" and (self.soft or self.options.labels.smoothing != "off"):
-            expected = "hard labels with loss.overlap=lovasz, which is not defined on soft ones"
-            found = f"labels.source={self.source}, labels.smoothing={self.options.labels.smoothing}"
-            todo = "Set labels.source=hard or random and labels.smoothing=off, or another loss."
-            problems.append(problem(where, expected=expected, found=found, todo=todo))
-        if problems:
-            raise InputError(*problems)
 
     @property
     def soft(self) -> bool:

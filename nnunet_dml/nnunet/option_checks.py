@@ -1,0 +1,43 @@
+"""Options against the labels of a data set: what is valid by itself and still does not fit."""
+
+from __future__ import annotations
+
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml.nnunet.options import Options
+from nnunet_dml.nnunet.targets import TargetLayout
+
+
+def check_against_labels(options: Options, source: str, layout: TargetLayout, *, where: str) -> None:
+    """Refuse options that do not fit.
+
+    Args:
+        options: Valid options.
+        source: What `labels.source` means for the data set.
+        layout: Its labels or regions.
+        where: The plans, for the message.
+
+    Raises:
+        InputError: With all that does not fit.
+    """
+    loss, smoothing = options.loss, options.labels.smoothing
+    problems = []
+    if (weights := loss.class_weights) is not None:
+        if len(weights) != layout.outputs:
+            each = "a region" if layout.regions else "a label, the background first"
+            expected = f"{layout.outputs} loss.class_weights, each of {each}"
+            problems.append(problem(where, expected=expected, found=str(len(weights))))
+        elif not layout.regions and not loss.background and loss.weight_overlap and not any(weights[1:]):
+            expected = (
+                "a foreground weight above 0 in loss.class_weights, as the overlap leaves out the background"
+            )
+            problems.append(problem(where, expected=expected, found=str(list(weights))))
+    if loss.background and layout.regions:
+        expected, todo = "loss.background=false with region-based labels", "Regions have no background."
+        problems.append(problem(where, expected=expected, found="true", todo=todo))
+    if loss.overlap == "lovasz" and (source not in ("hard", "random") or smoothing != "off"):
+        expected = "hard labels with loss.overlap=lovasz, which is not defined on soft ones"
+        found = f"labels.source={source}, labels.smoothing={smoothing}"
+        todo = "Set labels.source=hard or random and labels.smoothing=off, or another loss."
+        problems.append(problem(where, expected=expected, found=found, todo=todo))
+    if problems:
+        raise InputError(*problems)

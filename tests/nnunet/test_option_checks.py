@@ -1,0 +1,49 @@
+"""Options that are valid by themselves and do not fit the labels of a data set."""
+
+import pytest
+
+from nnunet_dml._checks import InputError
+from nnunet_dml.nnunet.option_checks import check_against_labels
+from nnunet_dml.nnunet.options import Options
+from nnunet_dml.nnunet.targets import TargetLayout
+
+LABELS = TargetLayout(foreground=2, regions=None, ignore_label=None)
+REGIONS = TargetLayout(foreground=2, regions=((1, 2), (2,)), ignore_label=3)
+
+
+def check(layout=LABELS, source="hard", **groups):
+    check_against_labels(Options.model_validate(groups), source, layout, where="plans p")
+
+
+@pytest.mark.parametrize(
+    ("groups", "layout", "source", "words"),
+    [
+        ({"loss": {"class_weights": [1, 2]}}, LABELS, "hard", "expected 3 loss.class_weights, each of a label, the background first, found 2"),
+        ({"loss": {"class_weights": [1, 2, 3]}}, REGIONS, "hard", "expected 2 loss.class_weights, each of a region, found 3"),
+        ({"loss": {"class_weights": [1, 0, 0]}}, LABELS, "hard", "a foreground weight above 0"),
+        ({"loss": {"background": True}}, REGIONS, "hard", "loss.background=false with region-based labels"),
+        ({"loss": {"overlap": "lovasz"}}, LABELS, "uniform", "found labels.source=uniform, labels.smoothing=off"),
+        ({"loss": {"overlap": "lovasz"}, "labels": {"smoothing": "all"}}, LABELS, "hard", "labels.smoothing=all"),
+    ],
+)  # fmt: skip
+def test_refused_with_the_reason(groups, layout, source, words):
+    with pytest.raises(InputError) as caught:
+        check(layout, source, **groups)
+    (line,) = caught.value.problems
+    assert line.startswith("plans p: expected ")
+    assert words in line
+
+
+def test_all_that_does_not_fit_is_named():
+    with pytest.raises(InputError) as caught:
+        check(REGIONS, "file", loss={"class_weights": [1], "background": True, "overlap": "lovasz"})
+    assert len(caught.value.problems) == 3
+
+
+def test_what_fits():
+    check(loss={"class_weights": [0, 1, 2], "background": False})
+    check(loss={"class_weights": [1, 0, 0], "background": True})
+    check(loss={"class_weights": [1, 0, 0], "weight_overlap": 0})
+    check(REGIONS, loss={"class_weights": [1, 2]})
+    for source in ("hard", "random"):
+        check(source=source, loss={"overlap": "lovasz"})
