@@ -83,7 +83,7 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
 
     def _build_loss(self) -> nn.Module:
         options = self.options.loss.model_dump(exclude={"overlap", "deep_supervision", "reduction"})
-        reduction = self.options.loss.reduction
+        reduction: Any = self.options.loss.reduction
         if reduction == "plans":
             reduction = "batch" if self.configuration_manager.batch_dice else "image"
         regions = self.layout.regions is not None
