@@ -133,8 +133,9 @@ def _watched(
     def watch(**data: Any) -> Any:
         before = data["segmentation"]
         starts = [(n - size) // 2 for n, size in zip(before.shape[1:], patch, strict=True)]
-        middle = [slice(start, start + size) for start, size in zip(starts, patch, strict=True)]
-        before = before[(slice(None), *middle)]
+        middle = (slice(start, start + size) for start, size in zip(starts, patch, strict=True))
+        index = (slice(None), *middle)
+        before = before[index]
         if soft:
             loaded.add(before[1 : 1 + soft], one=soft_maps.SCALE)
         else:

@@ -113,7 +113,7 @@ class World:
                 "bbox_used_for_cropping": [[0, 1], [0, SIZE], [0, SIZE]],
                 "spacing": [1.0, 1.0, 1.0],
                 "shape_before_cropping": (1, SIZE, SIZE),
-                "class_locations": {1: locations},
+                "class_locations": {1: locations, (-1, 0, 1): np.argwhere(np.ones((1, 1, SIZE, SIZE)))},
             }
             data, seg = disc(8)[None].astype(np.float32), disc(8)[None].astype(np.int16)
             whole = dict.fromkeys(("chunks", "blocks", "chunks_seg", "blocks_seg"), data.shape)
