@@ -62,7 +62,7 @@ class Report:
 
 def wrong(about: str, error: InputError) -> list[Finding]:
     """One line per problem of an error; the first few of many."""
-    lines = [Finding("wrong", about, line) for line in error.problems[:MOST_LINES]]
+    lines = [Finding("wrong", about, line.removeprefix(f"{about}: ")) for line in error.problems[:MOST_LINES]]
     if more := len(error.problems) - len(lines):
         lines.append(Finding("wrong", about, f"… and {more} more problems of this kind."))
     return lines
