@@ -53,9 +53,10 @@ def _array(path: Path) -> Any:
 
 
 class RaterInPlace:
-    """Labels (1, *spatial) with those of one rater in their place, read lazily; what is below 0 stays.
+    """Labels (1, *spatial) with those of one rater in their place, read lazily.
 
-    nnU-Net marks voxels outside the image's mask by −1, and its augmentation needs them.
+    As nnU-Net would have made them of his mask: background outside the image's mask is −1, which its augmentation
+    reads, and what he has labelled there is kept.
     """
 
     dtype = np.dtype(np.int16)
@@ -76,8 +77,8 @@ class RaterInPlace:
         labels = np.asarray(self._labels[index]).astype(np.int16, copy=False)
         region = index[1:] if isinstance(index, tuple) else ()
         of_one = (slice(self._rater, self._rater + 1), *region)
-        one = np.asarray(self._raters[of_one])
-        return np.where(labels < 0, labels, one.astype(np.int16, copy=False))
+        one = np.asarray(self._raters[of_one]).astype(np.int16, copy=False)
+        return np.where((labels < 0) & (one == 0), labels, one)
 
 
 class RandomRaterDataset:
