@@ -9,6 +9,7 @@ from typing import Any
 
 from nnunet_dml._checks import InputError, problem
 
+PLUGIN = Path(__file__).parent / "plugin"  # what nnUNet_extTrainer points at
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from pathlib import Path
 
-import nnunet_dml
+from nnunet_dml._folders import PLUGIN
 
 HELP = 'Print the line that lets nnU-Net find the trainers: eval "$(nnunet-dml env)".'
 VARIABLE = "nnUNet_extTrainer"
@@ -15,7 +14,7 @@ VARIABLE = "nnUNet_extTrainer"
 
 def plugin_path() -> str:
     """The value of `nnUNet_extTrainer`: our folder first, then whatever the user has there."""
-    plugin = str(Path(nnunet_dml.__file__).parent / "plugin")
+    plugin = str(PLUGIN)
     others = [path for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path and path != plugin]
     return os.pathsep.join([plugin, *others])
 

@@ -18,7 +18,7 @@ from nnunet_dml._folders import environment_folder, find_dataset, folder_if_ther
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map
 from nnunet_dml.nnunet import soft_maps, user_maps
-from nnunet_dml.nnunet.preprocess import _read_labels, _read_plans
+from nnunet_dml.nnunet.preprocess import read_labels, read_plans
 from nnunet_dml.nnunet.rater_maps import RaterMaps
 
 
@@ -120,10 +120,10 @@ def open_subject(dataset: str, plans_name: str) -> Subject:
         except InputError:
             find_dataset(dataset, preprocessed_root)  # in neither: that is said
     preprocessed = preprocessed_root / raw.name if raw else find_dataset(dataset, preprocessed_root)
-    plans = _read_plans(preprocessed / f"{plans_name}.json", dataset)
+    plans = read_plans(preprocessed / f"{plans_name}.json", dataset)
     described = read_json(preprocessed / "dataset.json")
     own = (raw or preprocessed) / "dataset.json"
-    labels, file_ending, listed = _read_labels(own, plans)
+    labels, file_ending, listed = read_labels(own, plans)
     return Subject(raw, preprocessed, plans_name, plans, labels, file_ending, listed, described)
 
 
@@ -240,7 +240,7 @@ def _read_map(job: _Job, case: str, arrays: Arrays, source: str, grid: dict[str,
         source, len(subject.labels.foreground_labels), ignore, arrays.transpose, grid
     )
     if subject.raw is not None:
-        expected |= soft_maps._sources(
+        expected |= soft_maps.sources_now(
             subject.raw, case, subject.file_ending, subject.listed.get(case), source
         )
     path = soft_maps.folder(subject.preprocessed, arrays.identifier, source) / f"{case}.b2nd"

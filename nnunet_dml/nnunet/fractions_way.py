@@ -89,7 +89,7 @@ def steps_of_maps(cases: Sequence[map_making.Case]) -> list[Step]:
 def _measure_fractions(case: map_making.Case, tallies: Mapping[str, Tally]) -> None:
     plans = PlansManager(str(case.plans_file))
     shape, properties = soft_maps.stock_properties(case.stock, case.name, redo=case.redo)
-    cropped = map_making.crop(map_making._fractions(case, plans, properties), properties, plans)
+    cropped = map_making.crop(map_making.fractions(case, plans, properties), properties, plans)
     maps = map_making.to_grid(cropped, properties, shape, plans, plans.get_configuration(case.configuration))
     tallies[RAW].add(cropped)
     tallies[GRID].add(maps)
@@ -104,9 +104,9 @@ def _measure_fractions(case: map_making.Case, tallies: Mapping[str, Tally]) -> N
 def _measure_raters(case: map_making.Case, tallies: Mapping[str, Tally]) -> None:
     plans = PlansManager(str(case.plans_file))
     shape, properties = soft_maps.stock_properties(case.stock, case.name, redo=case.redo)
-    cropped = map_making.crop(map_making._rater_labels(case, plans, properties), properties, plans)
+    cropped = map_making.crop(map_making.rater_labels(case, plans, properties), properties, plans)
     configuration = plans.get_configuration(case.configuration)
-    labels = map_making._labels_to_grid(cropped, properties, shape, plans, configuration)
+    labels = map_making.labels_to_grid(cropped, properties, shape, plans, configuration)
     stored = _stored(case.out)
     for name, raters in ((RAW, cropped), (GRID, labels), (STORED, stored)):
         if raters is not None:

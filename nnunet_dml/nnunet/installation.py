@@ -17,11 +17,10 @@ from packaging.specifiers import SpecifierSet
 
 import nnunet_dml
 from nnunet_dml._checks import InputError, some
-from nnunet_dml._folders import VARIABLES, environment_folder
+from nnunet_dml._folders import PLUGIN, VARIABLES, environment_folder
 from nnunet_dml.nnunet.findings import Finding, wrong
 
 TRAINERS = "nnUNet_extTrainer"
-PLUGIN = Path(nnunet_dml.__file__).parent / "plugin"
 DISTRIBUTION = "nnunet-dml"
 PACKAGES = ("nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "blosc2", "SimpleITK")
 

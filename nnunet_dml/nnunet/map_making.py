@@ -85,10 +85,10 @@ def make(case: Case, overwrite: bool) -> str:
     if reason is None:
         return "kept"
     configuration = plans.get_configuration(case.configuration)
-    in_original_space = _rater_labels if case.source == "random" else _fractions
+    in_original_space = rater_labels if case.source == "random" else fractions
     cropped = crop(in_original_space(case, plans, properties), properties, plans)
     if case.source == "random":
-        maps = _labels_to_grid(cropped, properties, shape, plans, configuration)
+        maps = labels_to_grid(cropped, properties, shape, plans, configuration)
         stored, raw_share, share = maps, _differing(cropped), _differing(maps)
     else:
         maps = to_grid(cropped, properties, shape, plans, configuration)
@@ -122,12 +122,12 @@ def _full_shape(properties: dict[str, Any], plans: PlansManager) -> tuple[int, .
     return tuple(properties["shape_before_cropping"][axis] for axis in plans.transpose_backward)
 
 
-def _rater_labels(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np.ndarray:
+def rater_labels(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np.ndarray:
     """(R, *original): every rater's labels."""
     return np.stack(list(_rater_masks(case, plans, properties)))
 
 
-def _fractions(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np.ndarray:
+def fractions(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np.ndarray:
     """(F, *original) fractions of the foreground classes; with an ignore label a last channel of ignored voxels."""
     if case.source == "file":
         return _users_own(case, plans, properties)
@@ -164,7 +164,7 @@ def _users_own(case: Case, plans: PlansManager, properties: dict[str, Any]) -> n
     return np.concatenate((np.where(ignored, 0, maps), ignored.astype(np.float32)))
 
 
-def _labels_to_grid(
+def labels_to_grid(
     labels: np.ndarray,
     properties: dict[str, Any],
     shape: Sequence[int],

@@ -25,7 +25,7 @@ from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.map_making import Case, make
 
 
-def _read_plans(path: Path, dataset: str) -> PlansManager:
+def read_plans(path: Path, dataset: str) -> PlansManager:
     """nnU-Net's plans, with everything in them that soft maps need."""
     todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}`."
     if path.stem != "nnUNetPlans":
@@ -46,7 +46,7 @@ def _read_plans(path: Path, dataset: str) -> PlansManager:
     return plans
 
 
-def _read_labels(path: Path, plans: PlansManager) -> tuple[LabelManager, str, dict[str, list[str]]]:
+def read_labels(path: Path, plans: PlansManager) -> tuple[LabelManager, str, dict[str, list[str]]]:
     """A dataset.json's labels, file ending and raters by case."""
     expected, todo = (
         "`labels` and `file_ending` as nnU-Net wants them",
@@ -104,8 +104,8 @@ def preprocess(
     if not plans_file.is_file():
         todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}` first, or give -p."
         raise InputError(problem(plans_file, expected="nnU-Net's plans", found="no such file", todo=todo))
-    plans = _read_plans(plans_file, dataset)
-    labels, file_ending, listed = _read_labels(raw / "dataset.json", plans)
+    plans = read_plans(plans_file, dataset)
+    labels, file_ending, listed = read_labels(raw / "dataset.json", plans)
     # configurations may share their arrays: each set of arrays needs its soft maps once
     by_folder: dict[str, str] = {}
     for name in configurations or plans.available_configurations:

@@ -195,7 +195,7 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
         expected = made_for(fusion, layout.foreground, ignore, transpose, grid)
         if raw is not None:
             ending = trainer.dataset_json["file_ending"]
-            expected |= _sources(raw / name, case, ending, listed.get(case), fusion)
+            expected |= sources_now(raw / name, case, ending, listed.get(case), fusion)
         path = trainer.maps_folder / f"{case}.b2nd"
         reason = why_not_current(path, expected)
         if reason:
@@ -212,7 +212,9 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     return fractional / voxels
 
 
-def _sources(raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str) -> dict[str, Any]:
+def sources_now(
+    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str
+) -> dict[str, Any]:
     """The digests of what a map was made of, to be compared; nothing where that is not at hand."""
     files = source_files(raw, case, file_ending, None, source)
     wanted = set() if source == "file" else set(listed or ())

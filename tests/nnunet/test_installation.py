@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from nnunet_dml._folders import PLUGIN
 from nnunet_dml.nnunet import installation
-from nnunet_dml.nnunet.installation import PLUGIN, TRAINERS
+from nnunet_dml.nnunet.installation import TRAINERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # importing every trainer of nnU-Net warns
 
