@@ -156,6 +156,7 @@ class TrainingOptions(_Group):
     seed: int | None = Field(
         None,
         ge=0,
+        lt=2**31,  # NumPy takes 32 bits, and epochs and ranks are added
         description="Seed of the weights, and with nnUNet_n_proc_DA=0 of the augmentation of each epoch; "
         "on the CPU such a run repeats itself exactly, resumed (--c) or not.",
     )

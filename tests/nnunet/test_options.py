@@ -51,6 +51,7 @@ def test_an_option_set_twice_is_refused():
         ("loss.weight_ce=-1", "loss.weight_ce"),
         ("training.epochs=2.5", "bad value 2.5 of training.epochs"),
         ("loss=1", "expected name=value"),
+        ("training.seed=4294967296", "bad value 4294967296 of training.seed"),
     ],
 )
 def test_bad_assignments_are_refused_with_the_valid_ones(assignment, words):

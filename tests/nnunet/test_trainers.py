@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pickle
+import random
 import shutil
 import sys
 from types import SimpleNamespace
@@ -15,13 +16,16 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunet_dml._checks import InputError
 from nnunet_dml.cli.main import main
 from nnunet_dml.labels.storage import quantise
 from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semimetric_loss
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.online import batch_statistics
+from nnunet_dml.nnunet.options import Options
 from nnunet_dml.nnunet.soft_maps import SCALE
 from nnunet_dml.nnunet.targets import TargetLayout
+from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 from tests.conftest import DATASET, TINY, nnunet_dml, plan_and_preprocess, run, set_folders
 
 NAMES = trainers.__all__
@@ -87,6 +91,42 @@ def test_online_figures_see_every_level_of_ten_raters():
 
 def test_trainers_can_be_pickled():
     assert [pickle.loads(pickle.dumps(getattr(trainers, name))).__name__ for name in NAMES] == NAMES
+
+
+def test_no_rank_draws_what_another_one_draws_in_any_epoch(monkeypatch):
+    monkeypatch.setattr(nnUNetTrainer, "on_train_epoch_start", lambda self: None)
+    trainer = object.__new__(trainers.nnUNetTrainerConfigured)
+    trainer.options = Options.model_validate({"training": {"seed": 3}})
+    drawn = []
+    for trainer.local_rank in range(3):
+        for trainer.current_epoch in range(4):
+            trainer.on_train_epoch_start()
+            drawn.append((random.random(), np.random.random(), torch.rand(()).item()))
+    for numbers in zip(*drawn, strict=True):
+        assert len(set(numbers)) == 12
+
+
+@pytest.mark.parametrize(
+    ("folder", "source"),
+    [
+        ("raw/D/ratersTr", "weighted"),
+        ("raw/D/softlabelsTr", "file"),
+        ("preprocessed/arrays_soft/uniform", "uniform"),
+    ],
+)
+def test_labels_that_auto_would_pass_over_stop_it(tmp_path, monkeypatch, folder, source):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    (tmp_path / "raw/D/imagesTr").mkdir(parents=True)
+    trainer = SimpleNamespace(
+        plans_manager=SimpleNamespace(dataset_name="D"),
+        preprocessed_dataset_folder=str(tmp_path / "preprocessed/arrays"),
+    )
+    SoftLabelTrainer._check_that_nothing_is_soft(trainer)
+    (tmp_path / folder).mkdir(parents=True)
+    SoftLabelTrainer._check_that_nothing_is_soft(trainer)
+    (tmp_path / folder / "a.nii.gz").touch()
+    with pytest.raises(InputError, match=f"--set labels.source={source} "):
+        SoftLabelTrainer._check_that_nothing_is_soft(trainer)
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
 from nnunet_dml.nnunet.options import KEY, Options, merge, validate
 
+RANKS_APART = 10**6  # the seeds of the ranks of a distributed training
+
 
 @contextmanager
 def clean_refusal() -> Iterator[None]:
@@ -74,22 +76,23 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             )
         return options
 
-    def _seed(self, more: int = 0) -> None:
-        """Seed Python, NumPy and torch, the same on every rank for torch, so that all start from the same weights."""
+    def _seed(self, number: int) -> None:
+        """Seed Python, NumPy and torch where the options have a seed, which `number` is added to."""
         seed = self.options.training.seed
         if seed is not None:
-            random.seed(seed + more + self.local_rank)
-            np.random.seed(seed + more + self.local_rank)
-            torch.manual_seed(seed + more)
+            random.seed(seed + number)
+            np.random.seed(seed + number)
+            torch.manual_seed(seed + number)
 
     def initialize(self) -> None:
-        """As upstream's, after seeding."""
-        self._seed()
+        """As upstream's, after seeding: all ranks start from the same weights."""
+        self._seed(0)
         super().initialize()
 
     def on_train_epoch_start(self) -> None:
         """As upstream's, after seeding: a resumed training goes on as if it had not been interrupted."""
-        self._seed(self.current_epoch)
+        # farther apart than epochs, so that no rank draws the patches that another one draws an epoch later
+        self._seed(self.current_epoch + self.local_rank * RANKS_APART)
         super().on_train_epoch_start()
 
     def save_checkpoint(self, filename: str) -> None:

@@ -12,7 +12,7 @@ from torch import autocast, nn
 from nnunet_dml._checks import InputError
 from nnunet_dml._folders import folder_if_there
 from nnunet_dml.losses import CrossEntropyOverlapLoss, deep_supervision_weights
-from nnunet_dml.nnunet import online, soft_maps
+from nnunet_dml.nnunet import online, soft_maps, user_maps
 from nnunet_dml.nnunet.dataset import RandomRaterDataset, SoftLabelDataset
 from nnunet_dml.nnunet.option_checks import check_against_labels
 from nnunet_dml.nnunet.options import KEY, merge
@@ -117,23 +117,25 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
                     else f"Training on one rater per patch: the raters differ in {share:.2%} of the voxels."
                 )
             elif not self.source_was_chosen:
-                self._check_that_there_are_no_raters()
+                self._check_that_nothing_is_soft()
         self.print_to_log_file(message)
         super().on_train_start()
 
-    def _check_that_there_are_no_raters(self) -> None:
-        """Refuse hard labels that nobody asked for where raters are there but dataset.json does not list them."""
+    def _check_that_nothing_is_soft(self) -> None:
+        """Refuse hard labels that nobody asked for where others are there but dataset.json lists no raters."""
         raw, dataset = folder_if_there("nnUNet_raw"), self.plans_manager.dataset_name
+        made = Path(f"{self.preprocessed_dataset_folder}_soft")
         signs = [
-            Path(f"{self.preprocessed_dataset_folder}_soft"),
-            *([raw / dataset / "ratersTr"] if raw else []),
+            *([(soft_maps.DEFAULT_FUSION, raw / dataset / "ratersTr")] if raw else []),
+            *([("file", raw / dataset / user_maps.FOLDER)] if raw else []),
+            *((source, made / source) for source in soft_maps.SOURCES),
         ]
-        for folder in signs:
+        for source, folder in signs:
             if folder.is_dir() and any(folder.iterdir()):
                 raise InputError(
-                    f"{folder}: the data set has raters, but dataset.json has no `nnunet_dml` block that lists them, so "
-                    "labels.source=auto would mean hard labels. Choose one: nnunet-dml configure -d "
-                    f"{dataset} -o NAME --set labels.source=weighted (or hard)."
+                    f"{folder}: the data set has labels for labels.source={source}, but as dataset.json has no "
+                    "`nnunet_dml` block that lists raters, labels.source=auto would mean hard labels. Choose one: "
+                    f"nnunet-dml configure -d {dataset} -o NAME --set labels.source={source} (or hard)."
                 )
 
     def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
