@@ -63,7 +63,7 @@ class CaseMasks:
     """The masks of a case."""
 
     labels: npt.NDArray[np.unsignedinteger[Any]]
-    """`(R, z, y, x)` or `(R, y, x)`: places among `Classes.values`; 0 where a rater abstains."""
+    """`(R, z, y, x)` or `(R, y, x)`: places among `Classes.values`; any number where a rater abstains."""
     voted: npt.NDArray[np.bool_] | None
     """The same shape: where a rater did not abstain; None where all voted everywhere."""
     grid: Grid
@@ -189,7 +189,6 @@ def read_case(case: RaterCase, classes: Classes) -> CaseMasks:
         labels[r] = np.searchsorted(known, array)
         if voted is not None:
             voted[r] = array != classes.ignore
-            labels[r][~voted[r]] = 0
     path, grid = first
     measured = len(grid.size) == 3 and split_ending(path.name)[1] not in PICTURES
     return CaseMasks(labels, voted, grid, float(np.prod(grid.spacing)) / 1000 if measured else float("nan"))
