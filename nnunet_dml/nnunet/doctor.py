@@ -185,7 +185,12 @@ def _chosen_cases(
             name=name,
             source=source,
             files=soft_maps.source_files(
-                subject.raw, name, subject.file_ending, subject.listed.get(name), source
+                subject.raw,
+                name,
+                subject.file_ending,
+                subject.listed.get(name),
+                source,
+                ignore=subject.labels.has_ignore_label,
             ),
             consensus=subject.raw / "labelsTr" / f"{name}{subject.file_ending}",
             out=soft_maps.folder(subject.preprocessed, identifier, source) / f"{name}.b2nd",

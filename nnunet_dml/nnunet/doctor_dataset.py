@@ -200,7 +200,7 @@ def _read_raw(job: _Job, case: str, facts: CaseFacts) -> None:
     values = labels + subject.labels.has_ignore_label
     try:
         files = soft_maps.source_files(
-            subject.raw, case, subject.file_ending, subject.listed.get(case), "uniform"
+            subject.raw, case, subject.file_ending, subject.listed.get(case), "uniform", ignore=False
         )
     except InputError as error:
         facts.problems["ratersTr"] = list(error.problems)
@@ -241,7 +241,7 @@ def _read_map(job: _Job, case: str, arrays: Arrays, source: str, grid: dict[str,
     )
     if subject.raw is not None:
         expected |= soft_maps.sources_now(
-            subject.raw, case, subject.file_ending, subject.listed.get(case), source
+            subject.raw, case, subject.file_ending, subject.listed.get(case), source, ignore=ignore
         )
     path = soft_maps.folder(subject.preprocessed, arrays.identifier, source) / f"{case}.b2nd"
     reason = soft_maps.why_not_current(path, expected, whole=not job.quick)

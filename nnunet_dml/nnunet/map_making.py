@@ -151,7 +151,7 @@ def fractions(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np
 
 def _users_own(case: Case, plans: PlansManager, properties: dict[str, Any]) -> np.ndarray:
     reader = plans.image_reader_writer_class()
-    (path,) = case.files.values()
+    path = case.files["file"]
     full = _full_shape(properties, plans)
     maps = read_user_map(
         path, foreground=case.num_classes - 1, shape=full, consensus=case.consensus, reader=reader

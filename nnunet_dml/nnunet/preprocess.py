@@ -137,17 +137,18 @@ def preprocess(
             work = jobs[configuration, fusion] = []
             for name in names:
                 try:
-                    files = soft_maps.source_files(raw, name, file_ending, listed.get(name), fusion)
+                    files = soft_maps.source_files(
+                        raw, name, file_ending, listed.get(name), fusion, ignore=labels.has_ignore_label
+                    )
                 except InputError as error:
                     problems += error.problems
                     continue
-                expected, todo = "a mask", "Restore it."
-                if fusion == "file":
-                    expected, todo = "a soft map", "Write it, or choose another --fusion."
-                missing = [path for path in files.values() if not path.is_file()]
-                problems += [
-                    problem(path, expected=expected, found="no such file", todo=todo) for path in missing
-                ]
+                for key, path in files.items():
+                    expected, todo = "a mask", "Restore it."
+                    if fusion == key == "file":
+                        expected, todo = "a soft map", "Write it, or choose another --fusion."
+                    if not path.is_file():
+                        problems.append(problem(path, expected=expected, found="no such file", todo=todo))
                 work.append(
                     Case(
                         name=name,

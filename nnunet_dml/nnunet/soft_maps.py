@@ -53,20 +53,21 @@ def stock_command_for(dataset: str, plans_name: str, configuration: str) -> str:
 
 
 def source_files(
-    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str
+    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str, *, ignore: bool
 ) -> dict[str, Path]:
     """What the map of a case is made of.
 
     Returns:
-        For `file` the user's own map; else the masks by rater, in order, or the consensus alone where the case has
+        For `file` the user's own map, with an ignore label the consensus, too, which says where it is; else the masks by rater, in order, or the consensus alone where the case has
         no raters.
 
     Raises:
         InputError: There are other raters than those that dataset.json lists.
     """
-    if source == "file":
-        return {"file": user_map_file(raw, case, file_ending)}
     consensus = raw / "labelsTr" / f"{case}{file_ending}"
+    if source == "file":
+        own = {"file": user_map_file(raw, case, file_ending)}
+        return {**own, "labelsTr": consensus} if ignore else own
     return all_rater_files(raw, case, file_ending, listed) or {"labelsTr": consensus}
 
 
@@ -195,7 +196,7 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
         expected = made_for(fusion, layout.foreground, ignore, transpose, grid)
         if raw is not None:
             ending = trainer.dataset_json["file_ending"]
-            expected |= sources_now(raw / name, case, ending, listed.get(case), fusion)
+            expected |= sources_now(raw / name, case, ending, listed.get(case), fusion, ignore=ignore)
         path = trainer.maps_folder / f"{case}.b2nd"
         reason = why_not_current(path, expected)
         if reason:
@@ -213,10 +214,10 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
 
 
 def sources_now(
-    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str
+    raw: Path, case: str, file_ending: str, listed: list[str] | None, source: str, *, ignore: bool
 ) -> dict[str, Any]:
     """The digests of what a map was made of, to be compared; nothing where that is not at hand."""
-    files = source_files(raw, case, file_ending, None, source)
+    files = source_files(raw, case, file_ending, None, source, ignore=ignore)
     wanted = set() if source == "file" else set(listed or ())
     if wanted <= set(files) and all(path.is_file() for path in files.values()):
         return {"sources": digests(files)}

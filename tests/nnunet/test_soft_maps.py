@@ -94,16 +94,16 @@ class World:
         (row,) = preprocess("501", fusions=["uniform"], num_processes=1)
         return row
 
-    def train(self, *, num_foreground=1, **plans):
+    def train(self, *, num_foreground=1, source="uniform", ignore=None, **plans):
         """What a trainer checks before its first epoch."""
         trainer = SimpleNamespace(
             plans_manager=PlansManager(PLANS | plans),
-            source="uniform",
+            source=source,
             dataset_json=self.described,
-            maps_folder=self.maps(),
+            maps_folder=self.maps(source),
             preprocessed_dataset_folder=str(self.arrays),
             configuration_name="2d",
-            layout=TargetLayout(num_foreground, None, None),
+            layout=TargetLayout(num_foreground, None, ignore),
         )
         return soft_maps.check_for_training(trainer, ["a", "b"])
 
@@ -182,6 +182,25 @@ def test_another_label_or_another_order_of_axes_makes_maps_stale(world):
     world.describe(labels={"background": 0, "core": 1, "rim": 2})
     assert world.run()["cases"] == {"stale: foreground changed": 2}
     assert open_soft_map(world.maps() / "a.b2nd").array.shape == (2, 1, 4, 6)
+
+
+def test_own_maps_follow_what_the_consensus_ignores(world):
+    world.describe(labels={"background": 0, "core": 1, "ignore": 2})
+    for case in "ab":
+        write(world.raw / "softlabelsTr" / f"{case}.nii.gz", np.full((1, 6, 6), 0.5, np.float32))
+    make = partial(preprocess, "501", fusions=["file"], num_processes=1)
+    train = partial(world.train, source="file", ignore=2)
+    assert [make()[0]["cases"] for _ in range(2)] == [{"missing": 2}, {"kept": 2}]
+    assert train() == 1
+    consensus = np.zeros((1, 6, 6), np.uint8)
+    consensus[0, 2] = 2
+    write(world.raw / "labelsTr" / "a.nii.gz", consensus)
+    world.refuses("found a (stale: sources changed)", call=train)
+    assert make()[0]["cases"] == {"kept": 1, "stale: sources changed": 1}
+    stored = open_soft_map(world.maps("file") / "a.b2nd").array[:]
+    assert stored[1, 0].tolist() == [[0] * 6, [255] * 6, [0] * 6, [0] * 6]
+    (world.raw / "labelsTr" / "a.nii.gz").unlink()
+    world.refuses("labelsTr/a.nii.gz: expected a mask, found no such file", call=make)
 
 
 def test_shares_of_fractional_voxels_are_those_of_one_region(world):
