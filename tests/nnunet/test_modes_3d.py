@@ -25,8 +25,8 @@ def masks_of(number: int) -> dict[str, np.ndarray]:
     masks = {}
     for rater, grow in (("a", 0.0), ("b", 0.15), ("c", 0.3)):
         mask = np.zeros(SHAPE, np.uint8)
-        mask[disc(SHAPE, 0.5 + grow, (0.1 * number - 0.2, 0, 0))] = 1
-        mask[disc(SHAPE, 0.3 + grow, (0.1 * number - 0.2, 0, 0))] = 2
+        mask[disc(SHAPE, 0.5 + grow, (0.1 * number - 0.2, 0.1, 0.1))] = 1
+        mask[disc(SHAPE, 0.3 + grow, (0.1 * number - 0.2, 0.1, 0.1))] = 2
         masks[rater] = mask
     return masks
 

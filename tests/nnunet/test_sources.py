@@ -29,8 +29,8 @@ def masks_of(number):
     masks = {}
     for rater, grow in (("a", 0.0), ("b", 0.1), ("c", 0.35)):
         mask = np.zeros((SIDE, SIDE), np.uint8)
-        mask[disc(mask.shape, 0.4 + grow, (0.05 * number, 0))] = 1
-        mask[disc(mask.shape, 0.2 + grow, (0.05 * number, 0))] = 2
+        mask[disc(mask.shape, 0.4 + grow, (0.05 * number, 0.1))] = 1
+        mask[disc(mask.shape, 0.2 + grow, (0.05 * number, 0.1))] = 2
         masks[rater] = mask
     return masks
 
