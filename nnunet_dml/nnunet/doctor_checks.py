@@ -13,7 +13,7 @@ from nnunet_dml._folders import folder_if_there
 from nnunet_dml.nnunet import soft_maps, trainers, user_maps
 from nnunet_dml.nnunet.doctor_dataset import CaseFacts, Subject
 from nnunet_dml.nnunet.findings import Finding, wrong
-from nnunet_dml.nnunet.options import KEY, merge, validate
+from nnunet_dml.nnunet.options import KEY, complete, parse, validate
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 
 
@@ -110,7 +110,9 @@ def check_plans(subject: Subject, trainer_class: type[nnUNetTrainer]) -> tuple[s
             text = f"plans_name is {content['plans_name']!r}: results go to that name. Rename one."
             found.append(Finding("note", name, text))
         try:
-            options = validate(merge(defaults, content.get(KEY, {})), where=f"{name}.json")
+            # what others do not read may be for another trainer
+            check = validate if this else parse
+            options = check(complete(defaults, content.get(KEY, {})), where=f"{name}.json")
         except InputError as error:
             found += wrong(name, error)
             continue

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nnunet_dml import __version__
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet.options import KEY, Options, merge
+from nnunet_dml.nnunet.options import KEY, Options, complete, merge
 from nnunet_dml.nnunet.trained_model import FINAL, TrainedModel, previous_stage, read_model, stock_name
 from nnunet_dml.nnunet.trainers import nnUNetTrainerConfigured
 
@@ -147,7 +147,9 @@ def _record(model: TrainedModel) -> dict[str, Any]:
         "exported_by": {"nnunet_dml": __version__, "nnunetv2": version("nnunetv2")},
     }
     if issubclass(model.trainer, nnUNetTrainerConfigured):
-        options = merge(Options().model_dump(), model.trainer.default_options, model.plans.get(KEY, {}))
+        options = merge(
+            Options().model_dump(), complete(model.trainer.default_options, model.plans.get(KEY, {}))
+        )
         record["options"] = {group: options[group] for group in model.trainer.option_groups}
     return record
 

@@ -197,6 +197,22 @@ def merge(*overrides: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def complete(defaults: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A trainer class's defaults under a user's options, without the defaults that these leave unread.
+
+    >>> complete({"loss": {"overlap": "ctl", "alpha": 0.3}}, {"loss": {"overlap": "dml"}})
+    {'loss': {'overlap': 'dml'}}
+    """
+    merged = merge(defaults, overrides)
+    for name, condition, wanted in _READ_WITH:
+        (group, key), (decisive_group, decisive) = name.split("."), condition.split(".")
+        chosen = overrides.get(decisive_group)
+        unread = isinstance(chosen, Mapping) and decisive in chosen and chosen[decisive] not in wanted
+        if unread and key in defaults.get(group, {}) and key not in overrides.get(group, {}):
+            del merged[group][key]
+    return merged
+
+
 def validate(overrides: Mapping[str, Any], *, where: str) -> Options:
     """Check nested groups of options, each and together.
 
@@ -207,7 +223,7 @@ def validate(overrides: Mapping[str, Any], *, where: str) -> Options:
     Raises:
         InputError: An unknown option or a bad value; one line each, with the valid ones.
     """
-    options = _parse(overrides, where)
+    options = parse(overrides, where=where)
     problems = [
         f"{where}: {name} is read with {condition}={' or '.join(wanted)} only, found {found}."
         for name, condition, wanted in _READ_WITH
@@ -259,7 +275,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
         nested[group][key] = _typed(value)
     if problems:
         raise InputError(*problems)
-    options = _parse(nested, "--set")
+    options = parse(nested, where="--set")
     return {
         group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
     }
@@ -273,7 +289,8 @@ def _typed(value: str) -> Any:
         return value
 
 
-def _parse(overrides: Mapping[str, Any], where: str) -> Options:
+def parse(overrides: Mapping[str, Any], *, where: str) -> Options:
+    """As `validate`, but for whether all options are read, which depends on the trainer."""
     try:
         return Options.model_validate(overrides)
     except ValidationError as error:

@@ -463,6 +463,13 @@ def test_bad_options_are_named(world):
     assert not look(plans_name="bad").steps
 
 
+def test_plans_for_another_trainer_are_not_judged_by_this_one(world):
+    world.plans("tversky", loss={"alpha": 0.2})
+    assert not said(look())
+    assert "loss.alpha is read with loss.overlap=ctl only" in "\n".join(said(look(plans_name="tversky")))
+    assert not said(look(plans_name="tversky", trainer_name="nnUNetTrainerCTL"))
+
+
 def test_what_the_trainer_refuses_is_named(world):
     world.plans("lovasz", loss={"overlap": "lovasz"})
     text = "\n".join(said(look(plans_name="lovasz")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml.nnunet.options import Options, listing, merge, parse_assignments, validate
+from nnunet_dml.nnunet.options import Options, complete, listing, merge, parse_assignments, validate
 
 
 def test_the_default_keeps_the_papers_ratio_at_nnunets_total():
@@ -84,6 +84,18 @@ def test_later_groups_win_and_inputs_stay():
     first = {"loss": {"overlap": "jml", "gamma": 2.0}}
     assert merge(first, {"loss": {"overlap": "dml"}}) == {"loss": {"overlap": "dml", "gamma": 2.0}}
     assert first == {"loss": {"overlap": "jml", "gamma": 2.0}}
+
+
+def test_a_trainers_defaults_give_way_where_a_choice_leaves_them_unread():
+    blurred = {"labels": {"smoothing": "boundary", "epsilon": 0.5, "neighbourhood": 3}}
+    off = {"labels": {"smoothing": "off"}}
+    assert complete(blurred, off) == off
+    validate(complete(blurred, off), where="plans p")
+    everywhere = complete(blurred, {"labels": {"smoothing": "all"}})
+    assert everywhere == {"labels": {"smoothing": "all", "epsilon": 0.5}}
+    assert complete(blurred, {}) == blurred
+    with pytest.raises(InputError, match=r"labels\.epsilon is read with"):
+        validate(complete(blurred, {"labels": {"smoothing": "off", "epsilon": 0.2}}), where="plans p")
 
 
 def test_every_option_is_explained():

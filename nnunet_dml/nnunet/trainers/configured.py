@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet.options import KEY, Options, merge, validate
+from nnunet_dml.nnunet.options import KEY, Options, complete, validate
 
 RANKS_APART = 10**6  # the seeds of the ranks of a distributed training
 
@@ -67,7 +67,7 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """The class's defaults, overridden by the plans."""
         where = f"plans {plans.get('plans_name')}"
         overrides = plans.get(KEY, {})
-        options = validate(merge(cls.default_options, overrides), where=where)
+        options = validate(complete(cls.default_options, overrides), where=where)
         unread = sorted(set(overrides) - set(cls.option_groups))
         if unread:
             raise InputError(
