@@ -8,4 +8,4 @@ make_environment dev
 ruff check .
 ruff format --check .
 mypy nnunet_dml
-pytest "$@"
+pytest -n 2 --dist loadfile "$@" # two processes; tests of one file share what they prepare

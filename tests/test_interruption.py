@@ -37,7 +37,7 @@ def start(*command: str, **environment: str) -> subprocess.Popen:
     )
 
 
-def kill_when(process: subprocess.Popen, moment, *, at_most: float = 120) -> bool:
+def kill_when(process: subprocess.Popen, moment, *, at_most: float = 300) -> bool:
     """Kill a process and its children once `moment()` holds; whether it was still running."""
     deadline = time.monotonic() + at_most
     while process.poll() is None and not moment():
