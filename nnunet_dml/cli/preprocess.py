@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fusion", nargs="+", default=["weighted"], metavar="FUSION",
         help="sources of labels, several side by side: majority, uniform, weighted (default; each rater by his Dice "
-        "against the majority), staple, random (each rater's own labels), file (maps of your own in softlabelsTr)",
+        "against the majority), staple (no rater may abstain), random (each rater's own labels), file (maps of your own in softlabelsTr)",
     )  # fmt: skip
     add_processes(parser)
     parser.add_argument("--overwrite", action="store_true", help="make up-to-date maps anew, too")

@@ -151,7 +151,12 @@ def evaluate_case(prediction: Prediction, dataset: RawDataset, *, bins: int) -> 
             )
         ignored = dataset.ignore_label
         keep = None if ignored is None else reference.array != ignored
-        if files:
+        if keep is not None and not keep.any():
+            expected, found = "voxels that are not ignored", "the ignore label everywhere"
+            problems.append(
+                problem(reference.path, expected=expected, found=found, todo="Leave the case out.")
+            )
+        elif files:
             raters = _Raters(files, reference, keep, dataset)
             try:
                 soft = fuse(raters, method="uniform", num_classes=classes, ignore_label=ignored)

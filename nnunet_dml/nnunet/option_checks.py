@@ -25,12 +25,14 @@ def check_against_labels(options: Options, source: str, layout: TargetLayout, *,
         if len(weights) != layout.outputs:
             each = "a region" if layout.regions else "a label, the background first"
             expected = f"{layout.outputs} loss.class_weights, each of {each}"
-            problems.append(problem(where, expected=expected, found=str(len(weights))))
+            todo = f"Write a weight for each of the {layout.outputs} outputs of the network."
+            problems.append(problem(where, expected=expected, found=str(len(weights)), todo=todo))
         elif not layout.regions and not loss.background and loss.weight_overlap and not any(weights[1:]):
             expected = (
                 "a foreground weight above 0 in loss.class_weights, as the overlap leaves out the background"
             )
-            problems.append(problem(where, expected=expected, found=str(list(weights))))
+            todo = "Raise one, or set loss.background=true."
+            problems.append(problem(where, expected=expected, found=str(list(weights)), todo=todo))
     if loss.background and layout.regions:
         expected, todo = "loss.background=false with region-based labels", "Regions have no background."
         problems.append(problem(where, expected=expected, found="true", todo=todo))
@@ -39,5 +41,10 @@ def check_against_labels(options: Options, source: str, layout: TargetLayout, *,
         found = f"labels.source={source}, labels.smoothing={smoothing}"
         todo = "Set labels.source=hard or random and labels.smoothing=off, or another loss."
         problems.append(problem(where, expected=expected, found=found, todo=todo))
+    floor = options.labels.epsilon / (2 if layout.regions else layout.outputs)
+    if smoothing != "off" and loss.active in ("label", "both") and loss.threshold <= floor:
+        expected = f"loss.threshold above {floor:.4g}, which smoothing gives to every class"
+        todo = f"Else loss.active={loss.active} would take every class for active."
+        problems.append(problem(where, expected=expected, found=f"{loss.threshold:g}", todo=todo))
     if problems:
         raise InputError(*problems)

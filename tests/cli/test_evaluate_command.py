@@ -270,6 +270,14 @@ def test_a_rater_who_marks_ignore_abstains_there(world):
     )
 
 
+def test_a_case_that_is_ignored_everywhere_is_named(world):
+    content = json.loads((world.raw / "dataset.json").read_text())
+    content["labels"]["ignore"] = 3
+    (world.raw / "dataset.json").write_text(json.dumps(content))
+    write_image(world.label("a"), np.full((6, 7), 3, np.uint8))
+    world.refuses("a.nii.gz: expected voxels that are not ignored, found the ignore label everywhere")
+
+
 def test_folds_that_are_missing_are_noted(world, monkeypatch, capsys):
     folder = world.root / "preprocessed" / "Dataset007_Toy"
     folder.mkdir(parents=True)

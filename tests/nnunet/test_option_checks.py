@@ -23,6 +23,8 @@ def check(layout=LABELS, source="hard", **groups):
         ({"loss": {"class_weights": [1, 0, 0]}}, LABELS, "hard", "a foreground weight above 0"),
         ({"loss": {"background": True}}, REGIONS, "hard", "loss.background=false with region-based labels"),
         ({"loss": {"overlap": "lovasz"}}, LABELS, "uniform", "found labels.source=uniform, labels.smoothing=off"),
+        ({"loss": {"active": "label"}, "labels": {"smoothing": "all", "epsilon": 0.3}}, LABELS, "hard", "loss.threshold above 0.1, which smoothing gives to every class, found 0.01"),
+        ({"loss": {"active": "both"}, "labels": {"smoothing": "boundary", "epsilon": 0.3}}, REGIONS, "hard", "loss.threshold above 0.15"),
         ({"loss": {"overlap": "lovasz"}, "labels": {"smoothing": "all"}}, LABELS, "hard", "labels.smoothing=all"),
     ],
 )  # fmt: skip
@@ -45,5 +47,8 @@ def test_what_fits():
     check(loss={"class_weights": [1, 0, 0], "background": True})
     check(loss={"class_weights": [1, 0, 0], "weight_overlap": 0})
     check(REGIONS, loss={"class_weights": [1, 2]})
+    check(loss={"active": "label", "threshold": 0.11}, labels={"smoothing": "all", "epsilon": 0.3})
+    check(loss={"active": "prob"}, labels={"smoothing": "all", "epsilon": 0.3})
+    check(loss={"active": "label"})
     for source in ("hard", "random"):
         check(source=source, loss={"overlap": "lovasz"})
