@@ -185,6 +185,7 @@ def primus(folders, plans):
 
 def test_a_trainer_of_primus_takes_soft_labels(thick, monkeypatch):
     trainer = primus(thick, "flat")
+    assert trainer.initial_lr == 3e-4  # Primus' own, as the plans say nothing
     trainer.initialize()
     trainer.on_train_start()
     (batch,) = batches(trainer)

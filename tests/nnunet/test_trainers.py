@@ -22,9 +22,10 @@ from nnunet_dml.labels.storage import quantise
 from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semimetric_loss
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.online import batch_statistics
-from nnunet_dml.nnunet.options import Options
+from nnunet_dml.nnunet.options import Options, TrainingOptions
 from nnunet_dml.nnunet.soft_maps import SCALE
 from nnunet_dml.nnunet.targets import TargetLayout
+from nnunet_dml.nnunet.trainers.configured import _ATTRIBUTES
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 from tests.conftest import DATASET, TINY, nnunet_dml, plan_and_preprocess, run, set_folders
 
@@ -244,6 +245,11 @@ class TestPhantom:
             build(name, phantom, **changes)
         assert stop.value.code == 2
         assert words in capsys.readouterr().err
+
+    def test_the_documented_defaults_of_the_schedule_are_upstreams(self, phantom):
+        trainer, defaults = build("nnUNetTrainerConfigured", phantom, training={}), TrainingOptions()
+        for option, attribute in _ATTRIBUTES.items():
+            assert getattr(trainer, attribute) == getattr(defaults, option), option
 
     def test_two_runs_of_one_seed_are_the_same_run(self, phantom):
         losses = []

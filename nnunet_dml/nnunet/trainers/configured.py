@@ -33,6 +33,16 @@ def clean_refusal() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+_ATTRIBUTES = {  # training.* → what upstream's trainer reads
+    "epochs": "num_epochs",
+    "iterations": "num_iterations_per_epoch",
+    "val_iterations": "num_val_iterations_per_epoch",
+    "learning_rate": "initial_lr",
+    "weight_decay": "weight_decay",
+    "save_every": "save_every",
+}
+
+
 class nnUNetTrainerConfigured(nnUNetTrainer):
     """nnU-Net's own trainer, loss and labels, with the options `training.*` of the plans.
 
@@ -55,12 +65,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             self.options = self._read_options(plans)
         super().__init__(plans, configuration, fold, dataset_json, device)
         training = self.options.training
-        self.num_epochs = training.epochs
-        self.num_iterations_per_epoch = training.iterations
-        self.num_val_iterations_per_epoch = training.val_iterations
-        self.initial_lr = training.learning_rate
-        self.weight_decay = training.weight_decay
-        self.save_every = training.save_every
+        for option, attribute in _ATTRIBUTES.items():
+            if option in training.model_fields_set:  # else what a trainer mixed in has chosen
+                setattr(self, attribute, getattr(training, option))
 
     @classmethod
     def _read_options(cls, plans: dict) -> Options:
