@@ -33,8 +33,8 @@ json.dump(content, open(sys.argv[1], "w"))
 PYTHON
   for id in 4 14; do
     plan $id 3d_fullres
-    nnunet-dml configure -d $id -o nnUNetPlans_small --scale-features 0.25 --batch-size 4 \
-      --set training.epochs=10 training.iterations=25 training.val_iterations=5 training.seed=1234
+    nnunet-dml configure -d $id -o nnUNetPlans_small --scale-features 0.25 --batch-size 2 \
+      --set training.epochs=6 training.iterations=25 training.val_iterations=2 training.seed=1234
     for trainer in nnUNetTrainerDML nnUNetTrainerDML_BLS; do
       echo "Dataset $id, $trainer:"
       train $id 3d_fullres 0 -tr $trainer -p nnUNetPlans_small --npz
@@ -49,8 +49,8 @@ bubil() { # 35 PNG pictures of cells, 10 annotations each: two epochs
   nnunet-dml convert raters "$data/bubil" --dataset 502_Bubil --layout folders
   plan 502 2d
   nnunet-dml preprocess -d 502 -c 2d --fusion weighted staple random
-  nnunet-dml configure -d 502 -o nnUNetPlans_small --scale-features 0.25 --batch-size 4 \
-    --set training.epochs=2 training.iterations=25 training.val_iterations=5 training.seed=1234
+  nnunet-dml configure -d 502 -o nnUNetPlans_small --scale-features 0.125 --batch-size 2 \
+    --set training.epochs=2 training.iterations=10 training.val_iterations=2 training.seed=1234
   train 502 2d 0 -tr nnUNetTrainerDML -p nnUNetPlans_small --npz
   nnunet-dml evaluate -d 502 --model nnUNetTrainerDML__nnUNetPlans_small__2d -o "$work/evaluation_bubil"
 }
