@@ -47,8 +47,10 @@ def run(args: argparse.Namespace) -> None:
         what = "voxels where raters differ" if row["fusion"] == "random" else "fractional voxels"
         print(
             f"  {what} inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "
-            f"{row['fractional']:.2%} preprocessed"
+            f"{row['fractional']:.2%} preprocessed and stored"
         )
+        if row["fractional"] < 0.9 * row["fractional_raw"]:
+            print("  (fractions within 1/510 of 0 or 1 are stored as 0 or 1)")
         for label, cases in (
             ("without raters (consensus used)", "without_raters"),
             ("with a single rater", "single_rater"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,8 @@ def configure(
             raise InputError(problem(source_file, expected=expected, found=found))
     plans["plans_name"] = target
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
+    if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
+        _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
     _change_networks(available, configurations, batch_size, scale_features, features, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
@@ -137,6 +141,25 @@ def _merged(own: Any, options: dict[str, Any], source_file: Path) -> dict[str, A
             )
         ) from None
     return merged
+
+
+def _check_against_labels(plans: dict[str, Any], dataset_json: Path, *, where: str) -> None:
+    """Refuse options that do not fit the data set's labels; a training would, too."""
+    # nnU-Net takes seconds to import, which most plans don't need
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunet_dml.nnunet.option_checks import check_against_labels
+    from nnunet_dml.nnunet.soft_maps import resolve_source
+    from nnunet_dml.nnunet.targets import TargetLayout
+
+    content = read_json(dataset_json)
+    options = Options.model_validate(plans[KEY])
+    try:
+        with redirect_stdout(io.StringIO()):  # nnU-Net says which label manager it takes
+            layout = TargetLayout.of(PlansManager(plans).get_label_manager(content))
+    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        return  # plans or labels that nnU-Net refuses at the training's start, with its own words
+    check_against_labels(options, resolve_source(options.labels.source, content), layout, where=where)
 
 
 def _change_networks(

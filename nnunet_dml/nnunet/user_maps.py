@@ -59,7 +59,11 @@ def read_user_map(
     if maps.shape != expected_shape:
         found = f"{maps.shape[0]} of shape {maps.shape[1:]}"
         expected = f"{foreground} channels of shape {shape}, one per foreground class"
-        raise InputError(problem(path, expected=expected, found=found, todo="Write one channel per class."))
+        raise InputError(
+            problem(
+                path, expected=expected, found=found, todo="Write one channel per class, on the image's grid."
+            )
+        )
     if problems := misfits(path, Grid.of(image, len(reference.size)), consensus, reference):
         raise InputError(*problems)
     low, high = float(maps.min()), float(maps.max())

@@ -215,3 +215,23 @@ def test_list_prints_every_option(capsys):
     assert main(["configure", "--list"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in ("labels.source", "loss.weight_overlap", "training.seed"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "assignments", "words"),
+    [
+        ({"background": 0, "a": 1}, ["loss.class_weights=[1,2,3]"], "expected 2 loss.class_weights"),
+        ({"background": 0, "a": 1}, ["loss.overlap=lovasz", "labels.source=uniform"], "hard labels with loss.overlap=lovasz"),
+        ({"background": 0, "whole": [1, 2], "b": 2}, ["loss.background=true"], "loss.background=false with region-based"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_fit_the_labels_are_refused(folder, capsys, labels, assignments, words):
+    described = {"labels": labels, "regions_class_order": [1, 2], "file_ending": ".nii.gz"}
+    (folder / "dataset.json").write_text(json.dumps(described))
+    assert configure("-o", "mine", "--set", *assignments) == 2
+    captured = capsys.readouterr()
+    assert "nnunet-dml configure: -o mine: expected" in captured.err
+    assert words in captured.err
+    assert captured.out == ""
+    assert not (folder / "mine.json").exists()
+    assert configure("-o", "mine", "--set", "loss.class_weights=[1,2]") == 0
