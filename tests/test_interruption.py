@@ -51,7 +51,10 @@ def kill_when(process: subprocess.Popen, moment, *, at_most: float = 300) -> boo
 
 
 def files_of(folder: Path, pattern: str = "*") -> int:
-    return sum(1 for path in folder.rglob(pattern) if path.is_file())
+    try:
+        return sum(1 for path in folder.rglob(pattern) if path.is_file())
+    except FileNotFoundError:  # a temporary folder went while it was looked through
+        return 0
 
 
 def convert(source: Path) -> list[str]:

@@ -146,10 +146,11 @@ def test_a_phantom_from_its_masks_to_the_loss(phantom, tmp_path, monkeypatch):
     shutil.copytree(phantom.preprocessed / DATASET, tmp_path / DATASET)
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
     (tmp_path / DATASET / "nnUNetPlans_2d_soft" / "weighted" / "case03.b2nd").unlink()
+    before = sorted(tmp_path.rglob("*"))
     done = nnunet_dml("doctor", "-d", "901", "--json", "-np", "1", check=False, nnUNet_extTrainer="")
     assert done.returncode == 2
     found = json.loads(done.stdout)
     text = [it["text"] for it in (*found["installation"], *found["dataset"]) if it["level"] == "wrong"]
     assert any('Run `eval "$(nnunet-dml env)"`.' in line for line in text)
     assert any("found case03 (missing). Run `nnunet-dml preprocess" in line for line in text)
-    assert not (tmp_path / DATASET / "splits_final.json").exists()
+    assert sorted(tmp_path.rglob("*")) == before  # it writes nothing

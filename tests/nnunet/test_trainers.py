@@ -291,10 +291,11 @@ class TestPhantom:
         assert rows[0].startswith("case,fold,class,dice,bdice,ece,volume_bias")
         assert len(rows) == 1 + 2 * 2  # two validation cases: a row per class and one for all
 
-        # a training that was stopped after its first epoch goes on with its own options …
+        # a training without its last checkpoint goes on from its best one, with its own options …
         (model / "fold_0" / "checkpoint_final.pth").unlink()
         again = run(*train, "--c")
-        assert "Epoch 1" in again.stdout
+        assert "Validation complete" in again.stdout
+        assert (model / "fold_0" / "checkpoint_final.pth").is_file()
         assert "Epoch 0\n" not in again.stdout
         # … and not with others
         changed = phantom.preprocessed / DATASET / "tiny.json"
