@@ -85,8 +85,8 @@ def test_regions_are_smoothed_at_their_own_boundaries_towards_one_half():
     torch.testing.assert_close(smoothed[0, 0], torch.tensor([0.2, 0.8, 1, 1, 1, 1, 1]))
     torch.testing.assert_close(smoothed[0, 1], torch.tensor([0.0, 0, 0, 0.2, 0.8, 1, 1]))
     torch.testing.assert_close(
-        smooth_labels(torch.tensor([[[1.0], [0.0]]]), epsilon=0.4, independent=True).flatten(),
-        torch.tensor([0.8, 0.2]),
+        smooth_labels(torch.tensor([[[1.0], [0.0], [1.0]]]), epsilon=0.4, independent=True).flatten(),
+        torch.tensor([0.8, 0.2, 0.8]),  # each against its own rest, however many regions there are
     )
 
 
