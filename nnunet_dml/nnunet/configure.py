@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml.nnunet.options import KEY, Options, merge
+from nnunet_dml.nnunet.option_groups import Options
+from nnunet_dml.nnunet.options import KEY, merge
 
 
 def configure(

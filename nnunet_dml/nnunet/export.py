@@ -20,7 +20,8 @@ from tqdm import tqdm
 from nnunet_dml import __version__
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet.options import KEY, Options, complete, merge
+from nnunet_dml.nnunet.option_groups import Options
+from nnunet_dml.nnunet.options import KEY, complete, merge
 from nnunet_dml.nnunet.trained_model import FINAL, TrainedModel, previous_stage, read_model, stock_name
 from nnunet_dml.nnunet.trainers import nnUNetTrainerConfigured
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.nnunet.options import Options
+from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.targets import TargetLayout
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nnunet_dml.labels import smooth_boundary, smooth_labels
 from nnunet_dml.losses import CrossEntropyOverlapLoss, DeepSupervisionLoss, one_hot
-from nnunet_dml.nnunet.options import LabelOptions
+from nnunet_dml.nnunet.option_groups import LabelOptions
 
 Read: TypeAlias = tuple[Tensor, Tensor | None]  # fractions (B, C, *spatial), mask (B, 1, *spatial) or None
 

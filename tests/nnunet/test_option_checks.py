@@ -4,7 +4,7 @@ import pytest
 
 from nnunet_dml._checks import InputError
 from nnunet_dml.nnunet.option_checks import check_against_labels
-from nnunet_dml.nnunet.options import Options
+from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.targets import TargetLayout
 
 LABELS = TargetLayout(foreground=2, regions=None, ignore_label=None)

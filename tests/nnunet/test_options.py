@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml.nnunet.options import Options, complete, listing, merge, parse_assignments, validate
+from nnunet_dml.nnunet.option_groups import Options
+from nnunet_dml.nnunet.options import complete, listing, merge, parse_assignments, validate
 
 
 def test_the_default_keeps_the_papers_ratio_at_nnunets_total():

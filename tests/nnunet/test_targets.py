@@ -5,7 +5,7 @@ import torch
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunet_dml.losses import CrossEntropyOverlapLoss, one_hot
-from nnunet_dml.nnunet.options import LabelOptions
+from nnunet_dml.nnunet.option_groups import LabelOptions
 from nnunet_dml.nnunet.targets import Smoothing, TargetLayout, TargetLoss
 
 PLAIN = Smoothing(LabelOptions(), independent=False)

@@ -22,7 +22,7 @@ from nnunet_dml.labels.storage import quantise
 from nnunet_dml.losses import average_down, deep_supervision_weights, dice_semimetric_loss
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.online import batch_statistics
-from nnunet_dml.nnunet.options import Options, TrainingOptions
+from nnunet_dml.nnunet.option_groups import Options, TrainingOptions
 from nnunet_dml.nnunet.soft_maps import SCALE
 from nnunet_dml.nnunet.targets import TargetLayout
 from nnunet_dml.nnunet.trainers.configured import _ATTRIBUTES

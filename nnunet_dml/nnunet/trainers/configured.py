@@ -16,7 +16,8 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet.options import KEY, Options, complete, validate
+from nnunet_dml.nnunet.option_groups import Options
+from nnunet_dml.nnunet.options import KEY, complete, validate
 
 RANKS_APART = 10**6  # the seeds of the ranks of a distributed training
 
