@@ -1,8 +1,9 @@
-"""Losses on soft labels: overlap (Dice, Jaccard, Tversky), cross-entropy plus overlap, deep supervision."""
+"""Losses on soft labels: overlap (Dice, Jaccard, Tversky), cross-entropy plus overlap, distillation, deep supervision."""
 
 from nnunet_dml.losses.compound import CrossEntropyOverlapLoss
 from nnunet_dml.losses.cross_entropy import one_hot, soft_cross_entropy
 from nnunet_dml.losses.deep_supervision import DeepSupervisionLoss, average_down, deep_supervision_weights
+from nnunet_dml.losses.distillation import DistillationLoss
 from nnunet_dml.losses.lovasz import lovasz_softmax_loss
 from nnunet_dml.losses.modules import (
     CompatibleTverskyLoss,
@@ -25,6 +26,7 @@ __all__ = [
     "CrossEntropyOverlapLoss",
     "DeepSupervisionLoss",
     "DiceSemimetricLoss",
+    "DistillationLoss",
     "JaccardMetricLoss",
     "LovaszSoftmaxLoss",
     "SoftDiceLoss",

@@ -166,6 +166,22 @@ class CrossEntropyOverlapLoss(nn.Module):
             ValueError: Shapes or devices do not match, the class weights are not one per channel, or no class
                 is left.
         """
+        entropy, overlap = self.terms(logits, target, mask)
+        terms = []
+        if entropy is not None:
+            terms.append(self.weight_ce * entropy)
+        if overlap is not None:
+            terms.append(self.weight_overlap * (overlap if self.formula.log else overlap - 1))
+        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+
+    def terms(
+        self, logits: Tensor, target: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Cross-entropy and overlap Δ (log form: −log(1 − Δ)) apart and unweighted; arguments as of `forward`.
+
+        Returns:
+            Two scalars; None where the weight is 0.
+        """
         check_inputs("logits", logits, target, mask)
         weights = class_weight_tensor(self.class_weights, logits.shape[1], "logits", logits.device)
         if logits.shape[1] <= self._first:
@@ -185,16 +201,14 @@ class CrossEntropyOverlapLoss(nn.Module):
             cross_entropy=self.weight_ce != 0,
             mass=self.weight_ce != 0 and weights is not None and self.activation == "softmax",
         )
-        terms = []
+        entropy = overlap = None
         if measured.entropy is not None:
             entropy = mean_entropy(
                 measured, logits, mask, weights, activation=self.activation, gather=self.averaging.gather
             )
-            terms.append(self.weight_ce * entropy)
         if self.weight_overlap != 0:
-            delta = self._delta(measured, logits, target, mask, weights)
-            terms.append(self.weight_overlap * (delta if self.formula.log else delta - 1))
-        return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+            overlap = self._delta(measured, logits, target, mask, weights)
+        return entropy, overlap
 
     def _delta(
         self,

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Source = Literal["auto", "hard", "majority", "uniform", "weighted", "staple", "random", "file"]
 REDUCTIONS = ("batch", "image", "class")
@@ -126,6 +135,94 @@ class LossOptions(_Group):
         return self
 
 
+class TeacherOptions(_Group):
+    """A teacher whose calibrated probabilities the network learns from, beside the labels."""
+
+    model: str | None = Field(
+        None,
+        description="Folder of the trained nnU-Net model, TRAINER__PLANS__CONFIGURATION, from nnUNet_results on or absolute.",
+    )
+    folds: Literal["same"] | tuple[int | Literal["all"], ...] = Field(
+        "same",
+        description="Folds of the teacher whose probabilities are averaged, such as [0, 1]; 'same' is the student's own. "
+        "None of them may have been trained on the student's validation cases.",
+    )
+    checkpoint: str = Field("checkpoint_final.pth", description="Checkpoint in each fold of the teacher.")
+    calibration: Literal["kde", "temperature", "none"] = Field(
+        "kde",
+        description="How the teacher is calibrated: by kernel regression on voxels of each batch, by a temperature, not at all.",
+    )
+    bandwidth: float | Literal["auto"] = Field(
+        1e-3,
+        description="Bandwidth of the kernels, above 0; 'auto' is the likeliest on training patches, found at the start "
+        "(calibration=kde).",
+    )
+    keys: int = Field(
+        1000, ge=1, description="Voxels of each batch that the regression reads (calibration=kde)."
+    )
+    voxels: Literal["boundary_error", "all"] = Field(
+        "boundary_error",
+        description="Which voxels are calibrated: those near boundaries and those that the teacher gets wrong, or all "
+        "(calibration=kde).",
+    )
+    neighbourhood: int = Field(
+        3,
+        ge=1,
+        description="A voxel is near a boundary if another label is within its k × k (× k) neighbourhood; odd "
+        "(voxels=boundary_error).",
+    )
+    temperature: float | Literal["auto"] = Field(
+        "auto",
+        description="Temperature, above 0; 'auto' is fitted on training patches at the start (calibration=temperature).",
+    )
+    ce_label: float = Field(0.5, ge=0, description="Share of weight_ce for the labels, the papers' μ_L.")
+    ce_teacher: float = Field(0.5, ge=0, description="Share of weight_ce for the teacher, the papers' μ_T.")
+    overlap_label: float = Field(0.5, ge=0, description="Share of weight_overlap for the labels, ν_L.")
+    overlap_teacher: float = Field(0.5, ge=0, description="Share of weight_overlap for the teacher, ν_T.")
+    active: Literal["all", "present", "prob", "label", "both"] = Field(
+        "label",
+        description="Classes that count in the overlap with the teacher, as loss.active; 'label' is the teacher's probability.",
+    )
+    threshold: float = Field(
+        0.01, ge=0, lt=1, description="Threshold of these classes (active=prob, label, both)."
+    )
+
+    @field_validator("bandwidth", "temperature", mode="before")
+    @classmethod
+    def _is_positive_or_auto(cls, value: Any, info: ValidationInfo) -> Any:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value != "auto" and not (number and 0 < value < math.inf):
+            raise ValueError(
+                f"bad value {value!r} of teacher.{info.field_name}. Set a number above 0, or auto."
+            )
+        return value
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _folds_are_folds(cls, value: Any) -> Any:
+        folds = (
+            (value,) if isinstance(value, int) and not isinstance(value, bool) or value == "all" else value
+        )
+        if folds == "same":
+            return folds
+        listed = isinstance(folds, (list, tuple)) and len(folds) > 0
+        if not listed or any(fold != "all" and (type(fold) is not int or fold < 0) for fold in folds):
+            raise ValueError(
+                f"bad value {value!r} of teacher.folds. Set same, or folds such as [0] or [0, 1]."
+            )
+        return tuple(dict.fromkeys(folds))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TeacherOptions:
+        if self.neighbourhood % 2 == 0:
+            raise ValueError(f"teacher.neighbourhood is {self.neighbourhood}; set an odd number, such as 3.")
+        if not (self.ce_label or self.ce_teacher or self.overlap_label or self.overlap_teacher):
+            raise ValueError(
+                "teacher.ce_label, ce_teacher, overlap_label and overlap_teacher are all 0; set one of them above 0."
+            )
+        return self
+
+
 class TrainingOptions(_Group):
     """nnU-Net's schedule and optimizer settings."""
 
@@ -149,4 +246,5 @@ class Options(_Group):
 
     labels: LabelOptions = LabelOptions()
     loss: LossOptions = LossOptions()
+    teacher: TeacherOptions = TeacherOptions()
     training: TrainingOptions = TrainingOptions()
