@@ -1,0 +1,201 @@
+"""Kernel regression of the labels on the predicted probabilities: Dirichlet for softmax, Beta for regions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nnunet_dml._checks import check_one_of, check_same_shape
+
+KERNELS = ("dirichlet", "beta")
+FLOOR = torch.finfo(torch.float32).tiny  # what an exact 0 is taken for in log f(x)
+MEMORY_MIB = 8.0  # fits a processor's cache; more is slower there
+
+_BYTES_PER_PAIR = 12  # of a query and a key: the exponent in float64, its exponential in float32
+_NEVER = -1e300  # the exponent of a key that is left out
+_UNDERFLOW = {torch.float32: -80.0, torch.float64: -700.0}  # below, exp makes subnormals, ten times slower
+
+
+def kernel_calibrate(
+    probs: Tensor,
+    key_probs: Tensor,
+    key_labels: Tensor,
+    *,
+    bandwidth: float,
+    kernel: str = "dirichlet",
+    own_key: Tensor | None = None,
+    key_weights: Tensor | None = None,
+    memory_mib: float = MEMORY_MIB,
+) -> Tensor:
+    r"""Calibrated probabilities: the estimate of E[y | f(x)] from key voxels.
+
+    .. math:: \hat E[y | f(x)] = \frac{\sum_i w_i k(f(x), f(x_i)) y_i}{\sum_i w_i k(f(x), f(x_i))}, \qquad
+              \log k = \sum_c \frac{f(x_i)_c}{h} \log f(x)_c - \sum_c \log \Gamma(\frac{f(x_i)_c}{h} + 1) + const
+
+    Exponents reach 1e7 at h = 1e-5 and what counts is their differences, so they are made in float64, one
+    matrix product per chunk, and only what is left after the greatest is taken away goes through `exp`: every row has a
+    weight of 1, and sums to one, at every bandwidth. In log f(x) a zero counts as 1.2e-38, so that a saturated
+    voxel is a very sure one, not an impossible one. Keys are normalised to sum to one.
+
+    A class that no key has a share of (other than the row's own key) keeps the value it had; the rest of the
+    mass is spread by the estimate. Without any key all keep theirs.
+
+    Args:
+        probs: f(x), (N, C), floating, in [0, 1], rows summing to one (with `"beta"` each column for itself).
+        key_probs: f(x_i), (M, C).
+        key_labels: y_i, (M, C), floating: one-hot or fractions, rows summing to one (with `"beta"` not so).
+        bandwidth: h > 0; the greater, the smoother.
+        kernel: `"dirichlet"`: the columns are the classes of one softmax. `"beta"`: each column is a
+            probability of its own against the rest (a region); on two softmax classes both are the same.
+        own_key: (N,), integer: which key the row itself is, and is left out of its estimate; -1 for none.
+        key_weights: w_i > 0, (M,); all the same by default. Where keys were drawn more often from one class
+            than from another, the inverse of the share drawn gives back the true frequencies.
+        memory_mib: Bound on the working memory in MiB, beside the inputs and the result (at least a row of
+            12 · M bytes).
+
+    Returns:
+        (N, C), a new tensor, float32 (float64 if `probs` is); rows sum to one. No gradient flows.
+
+    Raises:
+        ValueError: A wrong shape, unknown kernel, bandwidth or memory not above 0.
+        TypeError: A dtype that is not floating (`own_key`: not integer).
+
+    Source: Wang et al., Dice Semimetric Losses, MICCAI 2023, appendix D, Eq. 21 to 23; Popordanoska et al., A
+    Consistent and Differentiable Lp Canonical Calibration Error Estimator, NeurIPS 2022.
+
+    >>> keys, labels = torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[0.6, 0.4], [0.0, 1.0]])
+    >>> kernel_calibrate(torch.tensor([[0.9, 0.1]]), keys, labels, bandwidth=0.01)
+    tensor([[0.6000, 0.4000]])
+    """
+    check_kernel_arguments(probs, key_probs, key_labels, bandwidth, kernel, own_key, key_weights, memory_mib)
+    with torch.no_grad():
+        dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
+        result = probs.to(dtype, copy=True)
+        if not len(probs) or not len(key_probs):
+            return result
+        if kernel == "dirichlet":
+            sums, known = kernel_sums(
+                probs, key_probs, key_labels, bandwidth, own_key, key_weights, memory_mib
+            )
+            return _spread(result, sums, known)
+        for column in range(probs.shape[1]):
+            x, key_x, key_y = (two_columns(it[:, column]) for it in (probs, key_probs, key_labels))
+            sums, known = kernel_sums(x, key_x, key_y, bandwidth, own_key, key_weights, memory_mib)
+            estimate = sums[:, 1] / sums.sum(1)
+            result[:, column] = torch.where(known.all(1), estimate.to(dtype), result[:, column])
+        return result
+
+
+def kernel_sums(
+    probs: Tensor,
+    key_probs: Tensor,
+    key_labels: Tensor,
+    bandwidth: float,
+    own_key: Tensor | None,
+    key_weights: Tensor | None,
+    memory_mib: float,
+) -> tuple[Tensor, Tensor]:
+    """The numerator of the estimate up to a factor per row, and which classes another key has a share of.
+
+    Args:
+        probs: (N, C) with N and C at least 1; the rest as in `kernel_calibrate`, with M at least 1.
+        key_probs: (M, C).
+        key_labels: (M, C).
+        bandwidth: h.
+        own_key: (N,) or None.
+        key_weights: (M,) or None.
+        memory_mib: Bound on the working memory.
+
+    Returns:
+        float64 (N, C), summing to at least a key's labels times 1; bool (N, C).
+    """
+    keys = key_probs.double()
+    keys = keys / keys.sum(1, keepdim=True).clamp_(min=FLOOR) / bandwidth
+    constants = -torch.lgamma(keys + 1).sum(1)
+    if key_weights is not None:
+        constants += key_weights.double().log()
+    factors = torch.cat([keys, constants[:, None]], 1).T.contiguous()  # (C + 1, M)
+    labels = key_labels.double().T.contiguous()  # (C, M): a product with a narrow matrix is faster this way
+    has = key_labels > 0
+
+    n, m = len(probs), len(keys)
+    rows = min(n, max(1, int(memory_mib * 2**20 / _BYTES_PER_PAIR / m)))
+    dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
+    exponents = torch.empty(rows, m, dtype=torch.float64, device=probs.device)
+    narrow = None if dtype == torch.float64 else torch.empty(rows, m, dtype=dtype, device=probs.device)
+    sums = torch.empty(n, len(labels), dtype=torch.float64, device=probs.device)
+    known = has.sum(0).expand(n, -1)
+    if own_key is not None:
+        known = known - (has[own_key.clamp(min=0)] & (own_key >= 0)[:, None]).to(known.dtype)
+    for start in range(0, n, rows):
+        here = slice(start, min(start + rows, n))
+        logs = probs[here].double().clamp_(min=FLOOR).log_()
+        e = exponents[: len(logs)]
+        torch.mm(torch.cat([logs, logs.new_ones(len(logs), 1)], 1), factors, out=e)
+        if own_key is not None:
+            own = own_key[here].long()[:, None]
+            place = own.clamp(min=0)
+            e.scatter_(1, place, torch.where(own >= 0, _NEVER, e.gather(1, place)))
+        e.sub_(e.amax(1, keepdim=True)).clamp_(min=_UNDERFLOW[dtype])
+        # in float64 the product with the labels knows neither TF32 nor autocast
+        e = e.exp_() if narrow is None else e.copy_(narrow[: len(logs)].copy_(e).exp_())
+        sums[here] = torch.nn.functional.linear(e, labels)
+    return sums, known > 0
+
+
+def two_columns(values: Tensor) -> Tensor:
+    """(N,) probabilities as (N, 2): against and for; in float64, which 1 - p needs near 1."""
+    values = values.double() if values.dtype != torch.float64 else values
+    return torch.stack([1 - values, values], 1)
+
+
+def check_kernel_arguments(
+    probs: Tensor,
+    key_probs: Tensor,
+    key_labels: Tensor,
+    bandwidth: float,
+    kernel: str,
+    own_key: Tensor | None,
+    key_weights: Tensor | None,
+    memory_mib: float,
+) -> None:
+    """Raise `ValueError` or `TypeError` as `kernel_calibrate` says; looks at no values."""
+    for name, tensor in (("probs", probs), ("key_probs", key_probs), ("key_labels", key_labels)):
+        if not tensor.is_floating_point():
+            raise TypeError(f"Expected `{name}` of a floating dtype, got {tensor.dtype}.")
+        if tensor.ndim != 2:
+            raise ValueError(f"Expected `{name}` of two axes, voxels and classes, got {tuple(tensor.shape)}.")
+    check_same_shape("key_labels", key_labels.shape, "key_probs", key_probs.shape)
+    if probs.shape[1] != key_probs.shape[1] or not probs.shape[1]:
+        raise ValueError(
+            f"Expected `probs` and `key_probs` of the same classes, at least one, got {probs.shape[1]} and "
+            f"{key_probs.shape[1]}."
+        )
+    check_bandwidth(bandwidth)
+    check_one_of("kernel", kernel, KERNELS)
+    if not memory_mib > 0:
+        raise ValueError(f"Expected argument `memory_mib` above 0, got {memory_mib}.")
+    if own_key is not None:
+        if own_key.is_floating_point() or own_key.dtype == torch.bool:
+            raise TypeError(f"Expected `own_key` of an integer dtype, got {own_key.dtype}.")
+        if tuple(own_key.shape) != (len(probs),):
+            raise ValueError(f"Expected `own_key` of shape ({len(probs)},), got {tuple(own_key.shape)}.")
+    if key_weights is not None and tuple(key_weights.shape) != (len(key_probs),):
+        raise ValueError(
+            f"Expected `key_weights` of shape ({len(key_probs)},), got {tuple(key_weights.shape)}."
+        )
+
+
+def check_bandwidth(bandwidth: float) -> None:
+    """Raise `ValueError` unless h is above 0 and finite."""
+    if not 0 < bandwidth < float("inf"):
+        raise ValueError(f"Expected argument `bandwidth` above 0 and finite, got {bandwidth}.")
+
+
+def _spread(values: Tensor, sums: Tensor, known: Tensor) -> Tensor:
+    """Classes without a key keep their value, the others share what is left as the kernel sums say."""
+    sums = sums * known  # what is there besides has underflowed
+    kept = values.double() * ~known
+    share = sums / sums.sum(1, keepdim=True).clamp_(min=FLOOR)
+    result = kept + share * (1 - kept.sum(1, keepdim=True)).clamp_(min=0)
+    return result.to(values.dtype)
