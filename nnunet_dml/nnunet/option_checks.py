@@ -66,3 +66,26 @@ def check_against_labels(options: Options, source: str, layout: TargetLayout, *,
         problems.append(problem(where, expected=expected, found="all of them 0", todo="Raise one."))
     if problems:
         raise InputError(*problems)
+
+
+def check_unlabelled(options: Options, *, where: str) -> None:
+    """Refuse options that do not fit semi-supervised training.
+
+    Args:
+        options: Valid options.
+        where: The plans, for the message.
+
+    Raises:
+        InputError: With all that does not fit.
+    """
+    loss, problems = options.loss, []
+    if loss.overlap == "lovasz":
+        expected = "a loss.overlap that is defined on soft labels, as a teacher's are"
+        problems.append(problem(where, expected=expected, found="lovasz", todo="Set dml, jml or ctl."))
+    for half in ("labelled", "unlabelled"):
+        shares = {name: getattr(options.unlabelled, f"{name}_{half}") for name in ("ce", "overlap")}
+        if not loss.weight_ce * shares["ce"] + loss.weight_overlap * shares["overlap"]:
+            expected = f"loss.weight_ce × unlabelled.ce_{half} or loss.weight_overlap × unlabelled.overlap_{half} above 0"
+            problems.append(problem(where, expected=expected, found="both 0", todo="Raise one."))
+    if problems:
+        raise InputError(*problems)

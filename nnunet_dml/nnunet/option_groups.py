@@ -6,8 +6,6 @@ import math
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     ValidationInfo,
@@ -15,15 +13,14 @@ from pydantic import (
     model_validator,
 )
 
+from nnunet_dml.nnunet.option_base import OptionGroup
+from nnunet_dml.nnunet.unlabelled_options import UnlabelledOptions
+
 Source = Literal["auto", "hard", "majority", "uniform", "weighted", "staple", "random", "file"]
 REDUCTIONS = ("batch", "image", "class")
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LabelOptions(_Group):
+class LabelOptions(OptionGroup):
     """What the network is trained on."""
 
     source: Source = Field(
@@ -56,7 +53,7 @@ class LabelOptions(_Group):
         return self
 
 
-class LossOptions(_Group):
+class LossOptions(OptionGroup):
     """weight_ce × cross-entropy + weight_overlap × overlap loss, per output of the network."""
 
     overlap: Literal["dml", "jml", "ctl", "sdl", "sjl", "lovasz"] = Field(
@@ -135,7 +132,7 @@ class LossOptions(_Group):
         return self
 
 
-class TeacherOptions(_Group):
+class TeacherOptions(OptionGroup):
     """A teacher whose calibrated probabilities the network learns from, beside the labels."""
 
     model: str | None = Field(
@@ -223,7 +220,7 @@ class TeacherOptions(_Group):
         return self
 
 
-class TrainingOptions(_Group):
+class TrainingOptions(OptionGroup):
     """nnU-Net's schedule and optimizer settings."""
 
     epochs: int = Field(1000, ge=1, description="Number of epochs.")
@@ -241,10 +238,11 @@ class TrainingOptions(_Group):
     )
 
 
-class Options(_Group):
+class Options(OptionGroup):
     """All options of a trainer."""
 
     labels: LabelOptions = LabelOptions()
     loss: LossOptions = LossOptions()
     teacher: TeacherOptions = TeacherOptions()
+    unlabelled: UnlabelledOptions = UnlabelledOptions()
     training: TrainingOptions = TrainingOptions()
