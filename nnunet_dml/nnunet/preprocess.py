@@ -16,12 +16,12 @@ import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import clear_leftovers, read_json
 from nnunet_dml._folders import environment_folder, find_dataset, listed_raters
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.storage import open_soft_map
-from nnunet_dml.nnunet import soft_maps
+from nnunet_dml.nnunet import soft_maps, user_maps
 from nnunet_dml.nnunet.map_making import Case, make
 
 
@@ -122,6 +122,7 @@ def preprocess(
             by_folder.setdefault(identifier, name)
     jobs: dict[tuple[str, str], list[Case]] = {}
     problems: list[str] = []
+    missing: dict[tuple[Path, str], list[str]] = {}
     for identifier, configuration in by_folder.items():
         folder = preprocessed / identifier
         names = sorted(path.stem for path in folder.glob("*.pkl"))
@@ -143,12 +144,9 @@ def preprocess(
                 except InputError as error:
                     problems += error.problems
                     continue
-                for key, path in files.items():
-                    expected, todo = "a mask", "Restore it."
-                    if fusion == key == "file":
-                        expected, todo = "a soft map", "Write it, or choose another --fusion."
+                for path in files.values():
                     if not path.is_file():
-                        problems.append(problem(path, expected=expected, found="no such file", todo=todo))
+                        missing.setdefault((path.parent, fusion), []).append(path.name)
                 work.append(
                     Case(
                         name=name,
@@ -164,6 +162,12 @@ def preprocess(
                         ignore_label=labels.ignore_label,
                     )
                 )
+    for (folder, fusion), names in missing.items():
+        expected, todo = "a mask of every case", "Restore them."
+        if fusion == "file" and folder.name == user_maps.FOLDER:
+            expected, todo = "a soft map of every case", "Write them, or choose another --fusion."
+        names = list(dict.fromkeys(names))
+        problems.append(problem(folder, expected=expected, found=f"no {some(names)}", todo=todo))
     if problems:
         raise InputError(*dict.fromkeys(problems))
     for work in jobs.values():

@@ -200,7 +200,7 @@ def test_own_maps_follow_what_the_consensus_ignores(world):
     stored = open_soft_map(world.maps("file") / "a.b2nd").array[:]
     assert stored[1, 0].tolist() == [[0] * 6, [255] * 6, [0] * 6, [0] * 6]
     (world.raw / "labelsTr" / "a.nii.gz").unlink()
-    world.refuses("labelsTr/a.nii.gz: expected a mask, found no such file", call=make)
+    world.refuses("labelsTr: expected a mask of every case, found no a.nii.gz", call=make)
 
 
 def test_shares_of_fractional_voxels_are_those_of_one_region(world):

@@ -285,7 +285,7 @@ class TestRefusals:
         (own / "case3.nii.gz").unlink()
         assert main(arguments) == 2
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "case3" in line]
-        assert "expected a soft map, found no such file" in line
+        assert "softlabelsTr: expected a soft map of every case, found no case3.nii.gz" in line
         assert "--fusion" in line
 
 
