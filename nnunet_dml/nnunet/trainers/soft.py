@@ -82,27 +82,30 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
             super().set_deep_supervision_enabled(enabled)
 
     def _build_loss(self) -> nn.Module:
-        options = self.options.loss.model_dump(exclude={"overlap", "deep_supervision", "reduction"})
-        reduction: Any = self.options.loss.reduction
-        if reduction == "plans":
-            reduction = "batch" if self.configuration_manager.batch_dice else "image"
-        regions = self.layout.regions is not None
-        loss = CrossEntropyOverlapLoss(
-            self.options.loss.overlap,
-            activation="sigmoid" if regions else "softmax",
-            reduction=reduction,
-            gather=self.is_ddp and self.options.loss.overlap != "lovasz",  # whose sets are each rank's own
-            **options,
-        ).to(self.device)
-        weights = None
-        if self.enable_deep_supervision:
-            with clean_refusal():
-                networks.check_deep_supervision(self)
-            # DDP without torch.compile complains about parameters that no loss reaches
-            keep_last = self.is_ddp and not self._do_i_compile()
-            weights = deep_supervision_weights(len(self._get_deep_supervision_scales()), keep_last=keep_last)
-        smoothing = Smoothing(self.options.labels, independent=regions)
-        return TargetLoss(loss, weights, self.layout, smoothing, soft=self.soft)
+        loss = CrossEntropyOverlapLoss(**self._loss_arguments()).to(self.device)
+        return TargetLoss(loss, self._output_weights(), self.layout, self._smoothing(), soft=self.soft)
+
+    def _loss_arguments(self) -> dict[str, Any]:
+        """What the options and the data set make of the arguments of `CrossEntropyOverlapLoss`."""
+        arguments = self.options.loss.model_dump(exclude={"deep_supervision"})
+        if arguments["reduction"] == "plans":
+            arguments["reduction"] = "batch" if self.configuration_manager.batch_dice else "image"
+        activation = "softmax" if self.layout.regions is None else "sigmoid"
+        gather = self.is_ddp and arguments["overlap"] != "lovasz"  # whose sets are each rank's own
+        return {**arguments, "activation": activation, "gather": gather}
+
+    def _output_weights(self) -> tuple[float, ...] | None:
+        """The weights of the outputs under deep supervision, None without; refuses a network that cannot do it."""
+        if not self.enable_deep_supervision:
+            return None
+        with clean_refusal():
+            networks.check_deep_supervision(self)
+        # DDP without torch.compile complains about parameters that no loss reaches
+        keep_last = self.is_ddp and not self._do_i_compile()
+        return deep_supervision_weights(len(self._get_deep_supervision_scales()), keep_last=keep_last)
+
+    def _smoothing(self) -> Smoothing:
+        return Smoothing(self.options.labels, independent=self.layout.regions is not None)
 
     def on_train_start(self) -> None:
         """As upstream's; says which labels it trains on, and stops if maps are missing or stale."""
