@@ -95,7 +95,7 @@ class DistillationLoss(nn.Module):
         self.teacher = _half(overlap, weights[1], weights[3], of_teacher)
         best = 0.0 if options.get("log", False) else 1.0
         self.register_buffer("weights", torch.tensor(weights), persistent=False)
-        self.register_buffer("_best", torch.tensor([0.0, 0.0, best, best]), persistent=False)
+        self.register_buffer("_best", torch.tensor([0.0, best]), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch.
@@ -115,19 +115,18 @@ class DistillationLoss(nn.Module):
         """
         of_label = None if self.label is None else self.label(logits, target, mask)
         of_teacher = None if self.teacher is None else self.teacher(logits, teacher.detach(), mask)
-        return self.total(self.join(of_label, of_teacher))
+        return self.total(of_label, of_teacher)
 
-    @staticmethod
-    def join(of_label: Tensor | None, of_teacher: Tensor | None) -> Tensor:
-        """The four terms in the order of `TERMS`, (4,), from the two of each half; 0 for a half that is absent."""
-        some = of_teacher if of_label is None else of_label
-        assert some is not None
-        halves = [some.new_zeros(2) if half is None else half for half in (of_label, of_teacher)]
+    def total(self, of_label: Tensor | None, of_teacher: Tensor | None) -> Tensor:
+        """The loss of what `label` and `teacher` return, (2,) each; None: that half is left out."""
+        halves = zip(self.weights.view(2, 2).unbind(1), (of_label, of_teacher), strict=True)
+        values = [(weights * (half - self._best)).sum() for weights, half in halves if half is not None]
+        return torch.stack(values).sum()
+
+    def terms(self, of_label: Tensor | None, of_teacher: Tensor | None) -> Tensor:
+        """The same four numbers unweighted, without a gradient, (4,) in the order of `TERMS`; 0 for what is left out."""
+        halves = [self._best.new_zeros(2) if it is None else it.detach() for it in (of_label, of_teacher)]
         return torch.stack(halves, 1).flatten()
-
-    def total(self, terms: Tensor) -> Tensor:
-        """The loss of four unweighted terms, (4,) in the order of `TERMS`."""
-        return (self.weights * (terms - self._best)).sum()
 
     def extra_repr(self) -> str:
         """The weights, as `print(module)` shows them."""

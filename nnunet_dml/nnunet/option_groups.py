@@ -198,7 +198,7 @@ class TeacherOptions(OptionGroup):
     @classmethod
     def _folds_are_folds(cls, value: Any) -> Any:
         folds = (
-            (value,) if isinstance(value, int) and not isinstance(value, bool) or value == "all" else value
+            (value,) if (isinstance(value, int) and not isinstance(value, bool)) or value == "all" else value
         )
         if folds == "same":
             return folds

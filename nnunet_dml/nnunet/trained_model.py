@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -19,8 +17,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
 from nnunet_dml.nnunet import trainers
+from nnunet_dml.nnunet.checkpoints import FINAL, load_checkpoint
 
-FINAL = "checkpoint_final.pth"
 _READ_AT_PREDICTION = ("labels", "regions_class_order", "channel_names", "modality", "file_ending")
 _LEAVE_OUT = "leave the fold out (-f)."
 
@@ -58,7 +56,9 @@ def read_model(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> Tr
     problems: list[str] = []
     for path in _find_checkpoints(folder, folds, checkpoint):
         try:
-            loaded[path] = _load(path)
+            loaded[path] = load_checkpoint(
+                path, todo=f"Restore the file, train the fold again, or {_LEAVE_OUT}"
+            )
         except InputError as error:
             problems += error.problems
     _raise_if(problems)
@@ -106,37 +106,6 @@ def _find_checkpoints(folder: Path, folds: Sequence[str] | None, checkpoint: str
             problems.append(problem(path, expected="this checkpoint", found=found, todo=todo))
     _raise_if(problems)
     return paths
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """A checkpoint of nnU-Net, checked as far as it can be alone; its weights stay on disk, mapped to memory."""
-    todo = f"Restore the file, train the fold again, or {_LEAVE_OUT}"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()  # torch does not check the sums
-        if bad is not None:
-            raise zipfile.BadZipFile(bad)
-        content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    except OSError:
-        raise
-    except Exception as error:  # unpickling damaged bytes can raise anything
-        found = f"one that cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
-        raise InputError(problem(path, expected="a checkpoint", found=found, todo=todo)) from None
-    try:
-        weights, arguments = content["network_weights"], content["init_args"]
-        complete = {"plans", "configuration", "fold", "dataset_json"} <= arguments.keys()
-        complete &= isinstance(content["trainer_name"], str) and bool(weights)
-        complete &= all(isinstance(arguments[key], dict) for key in ("plans", "dataset_json"))
-        diverged = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    except (KeyError, TypeError, AttributeError):
-        complete, diverged = False, []
-    if not complete:
-        expected = "a checkpoint of nnU-Net"
-        raise InputError(problem(path, expected=expected, found="something else", todo=todo))
-    if diverged:
-        found, todo = f"NaN or infinity in {some(diverged, 3)}", f"Train the fold again, or {_LEAVE_OUT}"
-        raise InputError(problem(path, expected="finite weights", found=found, todo=todo))
-    return content
 
 
 def _strangeness(

@@ -1,6 +1,7 @@
 """The trainers: a loss per recipe; labels, loss and schedule are options of the plans."""
 
 from nnunet_dml.nnunet.trainers.configured import nnUNetTrainerConfigured
+from nnunet_dml.nnunet.trainers.distillation import nnUNetTrainerDML_KD, nnUNetTrainerJML_KD
 from nnunet_dml.nnunet.trainers.recipes import (
     nnUNetTrainerCTL,
     nnUNetTrainerDML,
@@ -16,8 +17,10 @@ __all__ = [
     "nnUNetTrainerConfigured",
     "nnUNetTrainerDML",
     "nnUNetTrainerDML_BLS",
+    "nnUNetTrainerDML_KD",
     "nnUNetTrainerDML_LS",
     "nnUNetTrainerJML",
     "nnUNetTrainerJML_BLS",
+    "nnUNetTrainerJML_KD",
     "nnUNetTrainerJML_LS",
 ]

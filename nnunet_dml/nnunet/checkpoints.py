@@ -1,0 +1,51 @@
+"""Reading nnU-Net's checkpoints: what is damaged, or something else, is refused."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nnunet_dml._checks import InputError, problem, some
+
+FINAL = "checkpoint_final.pth"
+
+
+def load_checkpoint(path: Path, *, todo: str) -> dict[str, Any]:
+    """A checkpoint of nnU-Net, checked as far as it can be alone; its weights stay on disk, mapped to memory.
+
+    Args:
+        path: The file.
+        todo: What to do where it is not whole, for the message.
+
+    Raises:
+        InputError: The file is damaged, no checkpoint of nnU-Net's, or has weights that are not finite.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()  # torch does not check the sums
+        if bad is not None:
+            raise zipfile.BadZipFile(bad)
+        content = torch.load(path, map_location="cpu", weights_only=False, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # unpickling damaged bytes can raise anything
+        found = f"one that cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:80]})"
+        raise InputError(problem(path, expected="a checkpoint", found=found, todo=todo)) from None
+    try:
+        weights, arguments = content["network_weights"], content["init_args"]
+        complete = {"plans", "configuration", "fold", "dataset_json"} <= arguments.keys()
+        complete &= isinstance(content["trainer_name"], str) and bool(weights)
+        complete &= all(isinstance(arguments[key], dict) for key in ("plans", "dataset_json"))
+        diverged = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    except (KeyError, TypeError, AttributeError):
+        complete, diverged = False, []
+    if not complete:
+        expected = "a checkpoint of nnU-Net"
+        raise InputError(problem(path, expected=expected, found="something else", todo=todo))
+    if diverged:
+        found = f"NaN or infinity in {some(diverged, 3)}"
+        raise InputError(problem(path, expected="finite weights", found=found, todo=todo))
+    return content

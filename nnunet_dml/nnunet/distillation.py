@@ -1,0 +1,162 @@
+"""What a training with a teacher adds to one without: the loss on nnU-Net's targets, the calibration, the record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from nnunet_dml.calibration import calibrate_batch, wrong_voxels
+from nnunet_dml.labels import boundary_voxels
+from nnunet_dml.losses import DeepSupervisionLoss, DistillationLoss
+from nnunet_dml.losses.distillation import TERMS
+from nnunet_dml.metrics import ece_from_counts, reliability_counts
+from nnunet_dml.metrics.calibration import BINS
+from nnunet_dml.nnunet.option_groups import TeacherOptions
+from nnunet_dml.nnunet.targets import Read, Smoothing, TargetLayout, TargetLoss
+
+ECE = ("teacher_ece", "teacher_ece_calibrated")
+
+
+class TaughtLoss(nn.Module):
+    """A distillation loss on nnU-Net's targets at one or more resolutions.
+
+    The labels go the way that they go without a teacher (`TargetLoss`). The teacher's probabilities are not among
+    nnU-Net's targets: they are set for the time of a step by `taught`, and averaged down for the coarse outputs.
+    Outside `taught` there is no teacher, and the value is the labels' share of the loss.
+    """
+
+    def __init__(
+        self,
+        loss: DistillationLoss,
+        weights: Sequence[float] | None,
+        layout: TargetLayout,
+        smoothing: Smoothing,
+        *,
+        soft: bool,
+    ) -> None:
+        """Wrap a loss; arguments as of `TargetLoss`. Only the labels are smoothed."""
+        super().__init__()
+        self.halves = loss
+        self.label = None
+        if loss.label is not None:
+            self.label = TargetLoss(loss.label, weights, layout, smoothing, soft=soft)
+        self.teacher: nn.Module | None = loss.teacher
+        if loss.teacher is not None and weights is not None:
+            self.teacher = DeepSupervisionLoss(loss.teacher, weights)
+        self._read = layout.soft if soft else layout.hard
+        self._taught: Read | None = None
+        self.terms: Tensor | None = None
+        """The four terms of the last call, unweighted and without a gradient, in the order of `TERMS`."""
+
+    def labels(self, target: Tensor | list[Tensor]) -> Read:
+        """The labels that the teacher is calibrated with, in full resolution and not smoothed."""
+        return self._read(target[0] if isinstance(target, list) else target)
+
+    @contextmanager
+    def taught(self, probs: Tensor, mask: Tensor | None) -> Iterator[None]:
+        """Let the loss see a teacher's probabilities.
+
+        Args:
+            probs: (B, C, *spatial), full resolution.
+            mask: (B, 1, *spatial), 0 where voxels are ignored.
+        """
+        self._taught = probs, mask
+        try:
+            yield
+        finally:
+            self._taught = None
+
+    def forward(self, output: Tensor | list[Tensor], target: Tensor | list[Tensor]) -> Tensor:
+        """The loss of one output, or of all of them under deep supervision."""
+        of_label = None if self.label is None else self.label(output, target)
+        if self._taught is None:
+            return self.halves.total(of_label, None)
+        of_teacher = None if self.teacher is None else self.teacher(output, *self._taught)
+        self.terms = self.halves.terms(of_label, of_teacher)
+        return self.halves.total(of_label, of_teacher)
+
+
+class TeacherCalibration:
+    """Calibrates a teacher's probabilities as the options say."""
+
+    def __init__(self, options: TeacherOptions, *, independent: bool) -> None:
+        """Read `teacher.calibration` and what belongs to it.
+
+        Args:
+            options: The options.
+            independent: Whether the channels are regions.
+        """
+        self.kind = options.calibration
+        self._options, self._independent = options, independent
+        given = {"kde": options.bandwidth, "temperature": options.temperature, "none": 1.0}[self.kind]
+        self.parameter = None if given == "auto" else float(given)
+        """Bandwidth or temperature; None until it is chosen."""
+
+    def __call__(self, probs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Calibrated probabilities.
+
+        Args:
+            probs: (B, C, *spatial) in [0, 1], float32.
+            labels: (B, C, *spatial) in [0, 1], one-hot or fractions.
+            mask: (B, 1, *spatial), 0 where voxels are ignored, or None.
+
+        Returns:
+            (B, C, *spatial); `probs` itself without calibration.
+        """
+        if self.kind == "none":
+            return probs
+        assert self.parameter is not None
+        where = None
+        if self._options.voxels == "boundary_error":
+            where = wrong_voxels(probs, labels, independent=self._independent) | boundary_voxels(
+                labels, neighbourhood=self._options.neighbourhood, mask=mask, independent=self._independent
+            )
+        return calibrate_batch(
+            probs,
+            labels,
+            bandwidth=self.parameter,
+            where=where,
+            mask=mask,
+            keys=self._options.keys,
+            independent=self._independent,
+        )
+
+
+class TeachingRecord:
+    """The terms of the loss and the teacher's calibration error over an epoch, kept on the device."""
+
+    def __init__(self, device: torch.device, *, independent: bool) -> None:
+        """Start an epoch."""
+        self._independent = independent
+        self._terms = torch.zeros(len(TERMS) + 1, dtype=torch.float64, device=device)  # the last counts steps
+        self._counts = torch.zeros(2, 3, BINS, dtype=torch.float64, device=device)
+
+    def add_terms(self, terms: Tensor) -> None:
+        """Add a step's terms, in the order of `TERMS`."""
+        self._terms[:-1] += terms
+        self._terms[-1] += 1
+
+    def add_teacher(self, probs: Tensor, calibrated: Tensor, labels: Tensor, mask: Tensor | None) -> None:
+        """Add a batch's reliability before and after calibration; each region counts against its complement."""
+        if self._independent:
+            mask = None if mask is None else mask.expand_as(probs).flatten(0, 1)
+            probs, calibrated, labels = (
+                torch.stack((1 - it, it), 2).flatten(0, 1) for it in (probs, calibrated, labels)
+            )
+        else:
+            mask = None if mask is None else mask[:, 0]
+        for row, it in zip(self._counts, (probs, calibrated), strict=True):
+            row += reliability_counts(it, labels, mask=mask)
+
+    def figures(self) -> tuple[list[float], list[float]]:
+        """Mean terms, in the order of `TERMS`, and the ECE before and after; over all ranks. NaN where nothing was."""
+        sums = torch.cat((self._terms, self._counts.flatten()))
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        sums = sums.cpu()
+        terms, counts = sums[: len(TERMS)] / sums[len(TERMS)], sums[len(TERMS) + 1 :].view(2, 3, BINS)
+        return terms.tolist(), [float(ece_from_counts(it)) for it in counts]
