@@ -51,7 +51,7 @@ def configure(
 
     Raises:
         InputError: Plans or configurations are missing or damaged, the name is taken, a number is out of range, an
-            option would change nothing, or the options of both are bad together.
+            option would change nothing, the options of both are bad together, or their teacher has not been trained.
     """
     _check_numbers(configurations, batch_size, scale_features, features)
     folder = environment_folder("nnUNet_preprocessed")
@@ -83,6 +83,7 @@ def configure(
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
     if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
         _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
+    _check_teacher(plans[KEY])
     _change_networks(available, configurations, batch_size, scale_features, features, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
@@ -161,6 +162,15 @@ def _check_against_labels(plans: dict[str, Any], dataset_json: Path, *, where: s
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return  # plans or labels that nnU-Net refuses at the training's start, with its own words
     check_against_labels(options, resolve_source(options.labels.source, content), layout, where=where)
+
+
+def _check_teacher(options: dict[str, Any]) -> None:
+    """Refuse a teacher that has not been trained; whether it fits the student is seen at the training's start."""
+    teacher = Options.model_validate(options).teacher
+    if teacher.model is not None:
+        from nnunet_dml.nnunet.teacher import locate, trained_folds  # nnU-Net takes seconds to import
+
+        trained_folds(locate(teacher.model), teacher.checkpoint)
 
 
 def _change_networks(

@@ -99,6 +99,29 @@ def locate(model: str) -> Path:
     return (folder_if_there("nnUNet_results") or Path()) / model
 
 
+def find(model: str, dataset: str) -> str:
+    """A teacher that a user names, as it is written into plans.
+
+    Args:
+        model: Its folder's name in nnUNet_results/<dataset>, or a path: from nnUNet_results on, from here on, absolute.
+        dataset: Name of the student's data set.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    results = folder_if_there("nnUNet_results")
+    places = [Path(model)] if results is None else [results / dataset / model, results / model, Path(model)]
+    for folder in places:
+        if folder.is_dir():
+            return portable(folder)
+    known = (
+        [] if results is None else sorted(it.parent.name for it in (results / dataset).glob("*/plans.json"))
+    )
+    expected = f"a model's folder, or the name of one of {dataset}"
+    todo = f"There are: {', '.join(known)}." if known else ""
+    raise InputError(problem(f"--teacher {model}", expected=expected, found="none", todo=todo))
+
+
 def portable(folder: Path) -> str:
     """How a folder is written into plans: from nnUNet_results on where it lies in it, so that both can move."""
     results, folder = folder_if_there("nnUNet_results"), folder.resolve()
