@@ -20,6 +20,7 @@ from nnunet_dml.metrics._arrays import (
 )
 
 BINS = 10
+_ROWS = 1024  # of sums that are added up in the end
 
 
 def expected_calibration_error(
@@ -99,20 +100,27 @@ def reliability_counts(
     y = y.to(p.device)
     confidence, top = p.max(1)
     accuracy = (top == y) if y.ndim < p.ndim else y.gather(1, top[:, None])[:, 0]
+    keep = None
     if mask is not None:
-        keep = check_mask(as_tensor(mask, "mask").to(p.device), tuple(confidence.shape))
-        confidence, accuracy = confidence[keep], accuracy[keep]
-    confidence, accuracy = confidence.reshape(-1), accuracy.reshape(-1).double()
+        keep = check_mask(as_tensor(mask, "mask").to(p.device), tuple(confidence.shape)).reshape(-1)
+    confidence, accuracy = confidence.reshape(-1), accuracy.reshape(-1)
     if confidence.dtype.itemsize < 4:
         confidence = confidence.float()
     # Compared in the confidences' own precision, so that the float nearest to k/n opens bin k.
     edges = (torch.arange(1, bins, dtype=torch.float64, device=p.device) / bins).to(confidence.dtype)
     place = torch.bucketize(confidence, edges, right=True)
-    sums = [torch.bincount(place, minlength=bins).double()]
-    sums += [
-        torch.bincount(place, weights=weights, minlength=bins) for weights in (confidence.double(), accuracy)
-    ]
-    return torch.stack(sums)
+    if keep is not None:
+        place = torch.where(
+            keep, place, bins
+        )  # a bin of those that do not count: nothing waits for the device
+    rows = 1
+    if p.device.type != "cpu":  # thousands of threads that add to ten numbers would wait for one another
+        rows = _ROWS
+        place += (bins + 1) * (torch.arange(len(place), device=p.device) % rows)
+    counts = torch.zeros(3, rows * (bins + 1), dtype=torch.float64, device=p.device)
+    for count, values in zip(counts, (torch.ones_like(confidence), confidence, accuracy), strict=True):
+        count.index_add_(0, place, values.double())
+    return counts.view(3, rows, bins + 1).sum(1)[:, :bins]
 
 
 def ece_from_counts(counts: torch.Tensor) -> torch.Tensor:
