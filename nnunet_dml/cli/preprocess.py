@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from nnunet_dml.cli._arguments import add_processes
 
-HELP = "Fuse the raters into soft maps on nnU-Net's preprocessed grid (after nnUNetv2_plan_and_preprocess)."
+HELP = (
+    "Fuse the raters into soft maps on nnU-Net's preprocessed grid, and preprocess the unlabelled images of "
+    "imagesUnlabelledTr where there are any (after nnUNetv2_plan_and_preprocess)."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,31 +23,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-c", dest="configurations", nargs="+", metavar="CONFIGURATION", help="default: all preprocessed"
     )
     parser.add_argument(
-        "--fusion", nargs="+", default=["weighted"], metavar="FUSION",
+        "--fusion", nargs="+", metavar="FUSION",
         help="sources of labels, several side by side: majority, uniform, weighted (default; each rater by his Dice "
-        "against the majority), staple (no rater may abstain), random (each rater's own labels), file (maps of your own in softlabelsTr)",
+        "against the majority), staple (no rater may abstain), random (each rater's own labels), file (maps of your own in "
+        "softlabelsTr); the default makes none where there are no raters but unlabelled images",
     )  # fmt: skip
     add_processes(parser)
     parser.add_argument("--overwrite", action="store_true", help="make up-to-date maps anew, too")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make the maps and say what was done."""
-    from nnunet_dml.nnunet.preprocess import preprocess
+    """Make the maps, preprocess the unlabelled images, and say what was done."""
+    from nnunet_dml.nnunet.preprocess import default_fusions, preprocess
+    from nnunet_dml.nnunet.unlabelled import has_images
+    from nnunet_dml.nnunet.unlabelled_making import preprocess_unlabelled
 
-    rows = preprocess(
-        args.dataset,
-        plans_name=args.plans,
-        configurations=args.configurations,
-        fusions=args.fusion,
-        num_processes=args.processes,
-        overwrite=args.overwrite,
-    )
+    same: dict[str, Any] = {
+        "plans_name": args.plans,
+        "configurations": args.configurations,
+        "num_processes": args.processes,
+        "overwrite": args.overwrite,
+    }
+    fusions = default_fusions(args.dataset) if args.fusion is None else args.fusion
+    if fusions:
+        _say_maps(preprocess(args.dataset, fusions=fusions, **same))
+    if has_images(args.dataset):
+        for row in preprocess_unlabelled(args.dataset, **same):
+            print(f"{row['configuration']}, unlabelled images: {_done(row['cases'])}; in {row['folder']}")
+            if row["removed"]:
+                print(
+                    f"  {len(row['removed'])} cases removed whose images are gone: {', '.join(row['removed'])}"
+                )
+
+
+def _done(cases: dict[str, int]) -> str:
+    """How many cases were made and why, and how many were kept."""
+    kept = cases.pop("kept", 0)
+    made, reasons = sum(cases.values()), ", ".join(f"{n} {why}" for why, n in cases.items())
+    return f"{made} made ({reasons}), {kept} kept" if made else f"{kept} kept"
+
+
+def _say_maps(rows: list[dict[str, Any]]) -> None:
+    """What was done about the maps."""
     for row in rows:
-        kept = row["cases"].pop("kept", 0)
-        made, reasons = sum(row["cases"].values()), ", ".join(f"{n} {why}" for why, n in row["cases"].items())
-        done = f"{made} made ({reasons}), {kept} kept" if made else f"{kept} kept"
-        print(f"{row['configuration']}, {row['fusion']}: {done}; in {row['folder']}")
+        print(f"{row['configuration']}, {row['fusion']}: {_done(row['cases'])}; in {row['folder']}")
         what = "voxels where raters differ" if row["fusion"] == "random" else "fractional voxels"
         print(
             f"  {what} inside nnU-Net's bounding box: {row['fractional_raw']:.2%} in original space, "

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -21,7 +21,7 @@ from nnunet_dml._files import clear_leftovers, read_json
 from nnunet_dml._folders import environment_folder, find_dataset, listed_raters
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.storage import open_soft_map
-from nnunet_dml.nnunet import soft_maps, user_maps
+from nnunet_dml.nnunet import soft_maps, unlabelled, user_maps
 from nnunet_dml.nnunet.map_making import Case, make
 
 
@@ -67,6 +67,53 @@ def read_labels(path: Path, plans: PlansManager) -> tuple[LabelManager, str, dic
     return labels, file_ending, listed_raters(content)
 
 
+def default_fusions(dataset: str) -> tuple[str, ...]:
+    """What `preprocess` makes where nobody says: none for a data set of unlabelled images without raters."""
+    raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
+    hard = unlabelled.has_images(dataset) and not (raw / "ratersTr").is_dir()
+    return () if hard else (soft_maps.DEFAULT_FUSION,)
+
+
+class Arrays(NamedTuple):
+    """A data set's folders, its plans, and the configurations whose arrays are wanted."""
+
+    raw: Path
+    preprocessed: Path
+    plans_file: Path
+    plans: PlansManager
+    configurations: dict[str, str]  # one configuration by the name of its arrays, which several may share
+
+
+def find_arrays(dataset: str, plans_name: str, configurations: Sequence[str] | None) -> Arrays:
+    """Find a data set and its preprocessed arrays.
+
+    Args:
+        dataset: Id or name.
+        plans_name: nnU-Net's plans identifier.
+        configurations: Names such as `2d`; None takes all configurations that nnU-Net has preprocessed.
+
+    Raises:
+        InputError: Folders, plans or configurations are missing or bad.
+    """
+    raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
+    preprocessed = environment_folder("nnUNet_preprocessed") / raw.name
+    plans_file = preprocessed / f"{plans_name}.json"
+    if not plans_file.is_file():
+        todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}` first, or give -p."
+        raise InputError(problem(plans_file, expected="nnU-Net's plans", found="no such file", todo=todo))
+    plans = read_plans(plans_file, dataset)
+    available = plans.available_configurations
+    by_folder: dict[str, str] = {}
+    for name in configurations or available:
+        if name not in available:
+            expected, found = f"a configuration {name}", ", ".join(available)
+            raise InputError(problem(plans_file, expected=expected, found=found))
+        identifier = plans.get_configuration(name).data_identifier
+        if configurations or (preprocessed / identifier).is_dir():
+            by_folder.setdefault(identifier, name)
+    return Arrays(raw, preprocessed, plans_file, plans, by_folder)
+
+
 def preprocess(
     dataset: str,
     *,
@@ -98,28 +145,8 @@ def preprocess(
             raise InputError(
                 problem("--fusion", expected=f"one of {', '.join(soft_maps.SOURCES)}", found=fusion)
             )
-    raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
-    preprocessed = environment_folder("nnUNet_preprocessed") / raw.name
-    plans_file = preprocessed / f"{plans_name}.json"
-    if not plans_file.is_file():
-        todo = f"Run `nnUNetv2_plan_and_preprocess -d {dataset}` first, or give -p."
-        raise InputError(problem(plans_file, expected="nnU-Net's plans", found="no such file", todo=todo))
-    plans = read_plans(plans_file, dataset)
+    raw, preprocessed, plans_file, plans, by_folder = find_arrays(dataset, plans_name, configurations)
     labels, file_ending, listed = read_labels(raw / "dataset.json", plans)
-    # configurations may share their arrays: each set of arrays needs its soft maps once
-    by_folder: dict[str, str] = {}
-    for name in configurations or plans.available_configurations:
-        if name not in plans.available_configurations:
-            raise InputError(
-                problem(
-                    plans_file,
-                    expected=f"a configuration {name}",
-                    found=", ".join(plans.available_configurations),
-                )
-            )
-        identifier = plans.get_configuration(name).data_identifier
-        if configurations or (preprocessed / identifier).is_dir():
-            by_folder.setdefault(identifier, name)
     jobs: dict[tuple[str, str], list[Case]] = {}
     problems: list[str] = []
     missing: dict[tuple[Path, str], list[str]] = {}

@@ -91,11 +91,12 @@ class JointLoss(nn.Module):
         super().__init__()
         assert loss.label is not None
         assert loss.teacher is not None
-        self.whole = loss
+        self.halves = loss
         self.labelled = TargetLoss(loss.label, weights, layout, smoothing, soft=soft)
-        self.unlabelled = loss.teacher if weights is None else DeepSupervisionLoss(loss.teacher, weights)
+        self.unlabelled: nn.Module = loss.teacher
+        if weights is not None:
+            self.unlabelled = DeepSupervisionLoss(loss.teacher, weights)
         self.terms: Tensor | None = None
-        self._nothing = (0.0, 0.0 if loss.label.formula.log else 1.0)  # terms that add nothing
         self._smoothing = smoothing
         self._read = layout.soft if soft else layout.hard
 
@@ -108,6 +109,7 @@ class JointLoss(nn.Module):
                 pseudo-labels of the others (U, C, *spatial), and where they count (U, 1, *spatial). A target by
                 itself, or alone in a list, is of labelled samples only, and the loss lacks its other half.
         """
+        of_teacher = None
         if isinstance(target, list) and len(target) == 3:
             labelled, fractions, valid = target
             first, others = _part(output, slice(len(labelled))), _part(output, slice(len(labelled), None))
@@ -115,10 +117,8 @@ class JointLoss(nn.Module):
             of_teacher = self.unlabelled(others, self._smoothing(fractions, valid), valid)
         else:
             of_labels = self.labelled(output, target)
-            of_teacher = of_labels.new_tensor(self._nothing)
-        terms = self.whole.join(of_labels, of_teacher)
-        self.terms = terms.detach()
-        return self.whole.total(terms)
+        self.terms = self.halves.terms(of_labels, of_teacher)
+        return self.halves.total(of_labels, of_teacher)
 
     def labels(self, target: Tensor) -> tuple[Tensor, Tensor]:
         """A labelled target as pseudo-labels are: fractions, and where they count; not smoothed yet."""

@@ -11,6 +11,7 @@ from nnunet_dml.nnunet.trainers.recipes import (
     nnUNetTrainerJML_BLS,
     nnUNetTrainerJML_LS,
 )
+from nnunet_dml.nnunet.trainers.semi_supervised import nnUNetTrainerDML_SSL, nnUNetTrainerJML_SSL
 
 __all__ = [
     "nnUNetTrainerCTL",
@@ -19,8 +20,10 @@ __all__ = [
     "nnUNetTrainerDML_BLS",
     "nnUNetTrainerDML_KD",
     "nnUNetTrainerDML_LS",
+    "nnUNetTrainerDML_SSL",
     "nnUNetTrainerJML",
     "nnUNetTrainerJML_BLS",
     "nnUNetTrainerJML_KD",
     "nnUNetTrainerJML_LS",
+    "nnUNetTrainerJML_SSL",
 ]

@@ -40,10 +40,16 @@ def check_class(trainer: SoftLabelTrainer) -> None:
         raise InputError(problem(where, expected=expected, found=name, todo=todo)) from None
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """A network without what DDP and torch.compile put around it."""
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    inner: nn.Module = getattr(network, "_orig_mod", network)
+    return inner
+
+
 def has_decoder(network: nn.Module) -> bool:
     """Whether a network has the decoder by which nnU-Net switches deep supervision."""
-    network = network.module if isinstance(network, DistributedDataParallel) else network
-    return hasattr(getattr(network, "_orig_mod", network), "decoder")  # what torch.compile wraps
+    return hasattr(unwrapped(network), "decoder")
 
 
 def check_deep_supervision(trainer: SoftLabelTrainer) -> None:
