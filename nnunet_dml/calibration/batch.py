@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nnunet_dml._checks import check_same_shape
-from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate
+from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate, working_dtype
 from nnunet_dml.calibration.keys import choose_keys
 
 
@@ -52,9 +52,8 @@ def calibrate_batch(
     """
     _check(probs, labels, where, mask, bandwidth)
     with torch.no_grad():
-        dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
-        result = probs.to(dtype, copy=True, memory_format=torch.contiguous_format)
-        for group in _groups(probs.shape[1], independent):
+        result = probs.to(working_dtype(probs), copy=True, memory_format=torch.contiguous_format)
+        for group in channel_groups(probs.shape[1], independent):
             chosen = None if where is None else where[:, group if where.shape[1] > 1 else slice(None)].bool()
             if mask is not None:
                 chosen = mask.bool() if chosen is None else chosen & mask.bool()
@@ -91,7 +90,7 @@ def rows_of(tensor: Tensor, voxels: Tensor) -> Tensor:
     return flat[voxels // flat.shape[2], :, voxels % flat.shape[2]]
 
 
-def _groups(channels: int, independent: bool) -> list[slice]:
+def channel_groups(channels: int, independent: bool) -> list[slice]:
     """The channels that are calibrated together."""
     return [slice(i, i + 1) for i in range(channels)] if independent else [slice(0, channels)]
 

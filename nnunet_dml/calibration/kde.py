@@ -11,9 +11,8 @@ KERNELS = ("dirichlet", "beta")
 FLOOR = torch.finfo(torch.float32).tiny  # what an exact 0 is taken for in log f(x)
 MEMORY_MIB = 8.0  # fits a processor's cache; more is slower there
 
-_BYTES_PER_PAIR = 12  # of a query and a key: the exponent in float64, its exponential in float32
+_BYTES_PER_PAIR = 24  # of a query and a key: the exponent in float64, before and after softmax in `dtype`
 _NEVER = -1e300  # the exponent of a key that is left out
-_UNDERFLOW = {torch.float32: -80.0, torch.float64: -700.0}  # below, exp makes subnormals, ten times slower
 
 
 def kernel_calibrate(
@@ -30,12 +29,13 @@ def kernel_calibrate(
     r"""Calibrated probabilities: the estimate of E[y | f(x)] from key voxels.
 
     .. math:: \hat E[y | f(x)] = \frac{\sum_i w_i k(f(x), f(x_i)) y_i}{\sum_i w_i k(f(x), f(x_i))}, \qquad
-              \log k = \sum_c \frac{f(x_i)_c}{h} \log f(x)_c - \sum_c \log \Gamma(\frac{f(x_i)_c}{h} + 1) + const
+              \log k = \log \Gamma(\sum_c \alpha_{ic}) + \sum_c (\alpha_{ic} - 1) \log f(x)_c - \log \Gamma(\alpha_{ic}),
+              \quad \alpha_i = f(x_i) / h + 1
 
     Exponents reach 1e7 at h = 1e-5 and what counts is their differences, so they are made in float64, one
-    matrix product per chunk, and only what is left after the greatest is taken away goes through `exp`: every row has a
-    weight of 1, and sums to one, at every bandwidth. In log f(x) a zero counts as 1.2e-38, so that a saturated
-    voxel is a very sure one, not an impossible one. Keys are normalised to sum to one.
+    matrix product per chunk, and only what is left after the greatest is taken away goes through a float32 softmax: rows
+    sum to one at every bandwidth. In log f(x) a zero counts as 1.2e-38, so that a saturated
+    voxel is a very sure one, not an impossible one.
 
     A class that no key has a share of (other than the row's own key) keeps the value it had; the rest of the
     mass is spread by the estimate. Without any key all keep theirs.
@@ -51,7 +51,7 @@ def kernel_calibrate(
         key_weights: w_i > 0, (M,); all the same by default. Where keys were drawn more often from one class
             than from another, the inverse of the share drawn gives back the true frequencies.
         memory_mib: Bound on the working memory in MiB, beside the inputs and the result (at least a row of
-            12 · M bytes).
+            24 · M bytes).
 
     Returns:
         (N, C), a new tensor, float32 (float64 if `probs` is); rows sum to one. No gradient flows.
@@ -69,49 +69,50 @@ def kernel_calibrate(
     """
     check_kernel_arguments(probs, key_probs, key_labels, bandwidth, kernel, own_key, key_weights, memory_mib)
     with torch.no_grad():
-        dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
+        dtype = working_dtype(probs)
         result = probs.to(dtype, copy=True)
         if not len(probs) or not len(key_probs):
             return result
         if kernel == "dirichlet":
-            sums, known = kernel_sums(
-                probs, key_probs, key_labels, bandwidth, own_key, key_weights, memory_mib
+            means, known = kernel_means(
+                probs, key_probs, key_labels, dtype, bandwidth, own_key, key_weights, memory_mib
             )
-            return _spread(result, sums, known)
+            return _spread(result, means, known)
         for column in range(probs.shape[1]):
             x, key_x, key_y = (two_columns(it[:, column]) for it in (probs, key_probs, key_labels))
-            sums, known = kernel_sums(x, key_x, key_y, bandwidth, own_key, key_weights, memory_mib)
-            estimate = sums[:, 1] / sums.sum(1)
-            result[:, column] = torch.where(known.all(1), estimate.to(dtype), result[:, column])
+            means, known = kernel_means(x, key_x, key_y, dtype, bandwidth, own_key, key_weights, memory_mib)
+            result[:, column] = torch.where(known.all(1), means[:, 1].to(dtype), result[:, column])
         return result
 
 
-def kernel_sums(
+def kernel_means(
     probs: Tensor,
     key_probs: Tensor,
     key_labels: Tensor,
+    dtype: torch.dtype,
     bandwidth: float,
     own_key: Tensor | None,
     key_weights: Tensor | None,
     memory_mib: float,
 ) -> tuple[Tensor, Tensor]:
-    """The numerator of the estimate up to a factor per row, and which classes another key has a share of.
+    """The estimate itself, and which classes a key other than the row's own has a share of.
 
     Args:
         probs: (N, C) with N and C at least 1; the rest as in `kernel_calibrate`, with M at least 1.
         key_probs: (M, C).
         key_labels: (M, C).
+        dtype: Precision of the softmax over the keys.
         bandwidth: h.
         own_key: (N,) or None.
         key_weights: (M,) or None.
         memory_mib: Bound on the working memory.
 
     Returns:
-        float64 (N, C), summing to at least a key's labels times 1; bool (N, C).
+        float64 (N, C): the weighted mean of the key labels; bool (N, C).
     """
-    keys = key_probs.double()
-    keys = keys / keys.sum(1, keepdim=True).clamp_(min=FLOOR) / bandwidth
-    constants = -torch.lgamma(keys + 1).sum(1)
+    keys = key_probs.double() / bandwidth  # α − 1
+    # the sum of the α keeps rounding from counting: a row that sums to 1 + 1e-7 is 0.01 too long at h = 1e-5
+    constants = torch.lgamma((keys + 1).sum(1)) - torch.lgamma(keys + 1).sum(1)
     if key_weights is not None:
         constants += key_weights.double().log()
     factors = torch.cat([keys, constants[:, None]], 1).T.contiguous()  # (C + 1, M)
@@ -120,10 +121,9 @@ def kernel_sums(
 
     n, m = len(probs), len(keys)
     rows = min(n, max(1, int(memory_mib * 2**20 / _BYTES_PER_PAIR / m)))
-    dtype = torch.float64 if probs.dtype == torch.float64 else torch.float32
     exponents = torch.empty(rows, m, dtype=torch.float64, device=probs.device)
-    narrow = None if dtype == torch.float64 else torch.empty(rows, m, dtype=dtype, device=probs.device)
-    sums = torch.empty(n, len(labels), dtype=torch.float64, device=probs.device)
+    narrow = torch.empty(rows, m, dtype=dtype, device=probs.device)
+    means = torch.empty(n, len(labels), dtype=torch.float64, device=probs.device)
     known = has.sum(0).expand(n, -1)
     if own_key is not None:
         known = known - (has[own_key.clamp(min=0)] & (own_key >= 0)[:, None]).to(known.dtype)
@@ -136,17 +136,22 @@ def kernel_sums(
             own = own_key[here].long()[:, None]
             place = own.clamp(min=0)
             e.scatter_(1, place, torch.where(own >= 0, _NEVER, e.gather(1, place)))
-        e.sub_(e.amax(1, keepdim=True)).clamp_(min=_UNDERFLOW[dtype])
+        e.sub_(e.amax(1, keepdim=True))  # what is left may be rounded to float32
+        weights = narrow[: len(logs)].copy_(e).softmax(1)
         # in float64 the product with the labels knows neither TF32 nor autocast
-        e = e.exp_() if narrow is None else e.copy_(narrow[: len(logs)].copy_(e).exp_())
-        sums[here] = torch.nn.functional.linear(e, labels)
-    return sums, known > 0
+        means[here] = torch.nn.functional.linear(e.copy_(weights), labels)
+    return means, known > 0
 
 
 def two_columns(values: Tensor) -> Tensor:
     """(N,) probabilities as (N, 2): against and for; in float64, which 1 - p needs near 1."""
-    values = values.double() if values.dtype != torch.float64 else values
+    values = values.double()
     return torch.stack([1 - values, values], 1)
+
+
+def working_dtype(probs: Tensor) -> torch.dtype:
+    """float64 stays, all else becomes float32."""
+    return torch.float64 if probs.dtype == torch.float64 else torch.float32
 
 
 def check_kernel_arguments(
@@ -192,10 +197,10 @@ def check_bandwidth(bandwidth: float) -> None:
         raise ValueError(f"Expected argument `bandwidth` above 0 and finite, got {bandwidth}.")
 
 
-def _spread(values: Tensor, sums: Tensor, known: Tensor) -> Tensor:
-    """Classes without a key keep their value, the others share what is left as the kernel sums say."""
-    sums = sums * known  # what is there besides has underflowed
+def _spread(values: Tensor, means: Tensor, known: Tensor) -> Tensor:
+    """Classes without a key keep their value, the others share what is left as the kernel says."""
+    means = means * known
     kept = values.double() * ~known
-    share = sums / sums.sum(1, keepdim=True).clamp_(min=FLOOR)
+    share = means / means.sum(1, keepdim=True).clamp_(min=FLOOR)
     result = kept + share * (1 - kept.sum(1, keepdim=True)).clamp_(min=0)
     return result.to(values.dtype)
