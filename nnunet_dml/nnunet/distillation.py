@@ -1,4 +1,4 @@
-"""What a training with a teacher adds to one without: the loss on nnU-Net's targets, the calibration, the record."""
+"""What a training with a teacher adds to one without: the loss on nnU-Net's targets, and what is noted of it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from nnunet_dml.calibration import calibrate_batch, wrong_voxels
-from nnunet_dml.labels import boundary_voxels
 from nnunet_dml.losses import DeepSupervisionLoss, DistillationLoss
 from nnunet_dml.losses.distillation import TERMS
 from nnunet_dml.metrics import ece_from_counts, reliability_counts
 from nnunet_dml.metrics.calibration import BINS
-from nnunet_dml.nnunet.option_groups import TeacherOptions
 from nnunet_dml.nnunet.targets import Read, Smoothing, TargetLayout, TargetLoss
 
 ECE = ("teacher_ece", "teacher_ece_calibrated")
@@ -78,52 +75,6 @@ class TaughtLoss(nn.Module):
         of_teacher = None if self.teacher is None else self.teacher(output, *self._taught)
         self.terms = self.halves.terms(of_label, of_teacher)
         return self.halves.total(of_label, of_teacher)
-
-
-class TeacherCalibration:
-    """Calibrates a teacher's probabilities as the options say."""
-
-    def __init__(self, options: TeacherOptions, *, independent: bool) -> None:
-        """Read `teacher.calibration` and what belongs to it.
-
-        Args:
-            options: The options.
-            independent: Whether the channels are regions.
-        """
-        self.kind = options.calibration
-        self._options, self._independent = options, independent
-        given = {"kde": options.bandwidth, "temperature": options.temperature, "none": 1.0}[self.kind]
-        self.parameter = None if given == "auto" else float(given)
-        """Bandwidth or temperature; None until it is chosen."""
-
-    def __call__(self, probs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
-        """Calibrated probabilities.
-
-        Args:
-            probs: (B, C, *spatial) in [0, 1], float32.
-            labels: (B, C, *spatial) in [0, 1], one-hot or fractions.
-            mask: (B, 1, *spatial), 0 where voxels are ignored, or None.
-
-        Returns:
-            (B, C, *spatial); `probs` itself without calibration.
-        """
-        if self.kind == "none":
-            return probs
-        assert self.parameter is not None
-        where = None
-        if self._options.voxels == "boundary_error":
-            where = wrong_voxels(probs, labels, independent=self._independent) | boundary_voxels(
-                labels, neighbourhood=self._options.neighbourhood, mask=mask, independent=self._independent
-            )
-        return calibrate_batch(
-            probs,
-            labels,
-            bandwidth=self.parameter,
-            where=where,
-            mask=mask,
-            keys=self._options.keys,
-            independent=self._independent,
-        )
 
 
 class TeachingRecord:

@@ -184,6 +184,11 @@ class TeacherOptions(OptionGroup):
         0.01, ge=0, lt=1, description="Threshold of these classes (active=prob, label, both)."
     )
 
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _none_is_a_word(cls, value: Any) -> Any:
+        return "none" if value is None else value  # as which `--set` and JSON take it
+
     @field_validator("bandwidth", "temperature", mode="before")
     @classmethod
     def _is_positive_or_auto(cls, value: Any, info: ValidationInfo) -> Any:

@@ -8,16 +8,20 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml.losses import DistillationLoss
 from nnunet_dml.losses.distillation import TERMS
 from nnunet_dml.nnunet import teacher as teachers
-from nnunet_dml.nnunet.distillation import ECE, TaughtLoss, TeacherCalibration, TeachingRecord
+from nnunet_dml.nnunet.distillation import ECE, TaughtLoss, TeachingRecord
+from nnunet_dml.nnunet.teacher_calibration import TeacherCalibration
 from nnunet_dml.nnunet.teacher_checks import check_teacher
 from nnunet_dml.nnunet.trainers.configured import clean_refusal
 from nnunet_dml.nnunet.trainers.recipes import nnUNetTrainerDML, nnUNetTrainerJML
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
+
+BATCHES = 8  # on which bandwidth or temperature is chosen
 
 
 class DistillationTrainer(SoftLabelTrainer):
@@ -39,12 +43,16 @@ class DistillationTrainer(SoftLabelTrainer):
     ):
         """As upstream's."""
         super().__init__(plans, configuration, fold, dataset_json, device)
-        independent = self.layout.regions is not None
-        self.calibration = TeacherCalibration(self.options.teacher, independent=independent)
+        self.independent = self.layout.regions is not None
         self.teacher: teachers.Teacher | None = None  # none where only validation is done
-        self.record = TeachingRecord(self.device, independent=independent)
-        self.logger.local_logger.my_fantastic_logging.update({f"train_{it}": [] for it in TERMS})
-        self.logger.local_logger.my_fantastic_logging.update({name: [] for name in ECE})
+        self.calibration = TeacherCalibration(self.options.teacher, independent=self.independent)
+        self.record = TeachingRecord(self.device, independent=self.independent)
+        lambdas = {"ce": self.options.loss.weight_ce, "overlap": self.options.loss.weight_overlap}
+        self.terms = [it for it in TERMS if lambdas[it.split("_")[0]] * getattr(self.options.teacher, it)]
+        series = [*(f"train_{it}" for it in self.terms), *ECE]
+        if self.calibration.must_choose:  # what was chosen goes into the checkpoints with the curves
+            series.append(f"teacher_{self.calibration.name}")
+        self.logger.local_logger.my_fantastic_logging.update({name: [] for name in series})
 
     def _build_loss(self) -> nn.Module:
         shares = self.options.teacher.model_dump(include=set(TERMS))
@@ -63,6 +71,31 @@ class DistillationTrainer(SoftLabelTrainer):
             f"Taught by {self.options.teacher.model}, fold {', '.join(it.fold for it in folds)}, "
             f"calibration: {self.options.teacher.calibration}."
         )
+        if self.calibration.must_choose:
+            self._choose_calibration()
+
+    def _choose_calibration(self) -> None:
+        """Choose bandwidth or temperature on training patches; a resumed training goes on with what it had."""
+        logged = self.logger.get_value(f"teacher_{self.calibration.name}", step=None)
+        if logged:
+            self.calibration.parameter = logged[-1]
+            return
+        self._seed(0)
+        message = self.calibration.choose(self._see(next(self.dataloader_train)) for _ in range(BATCHES))
+        if self.is_ddp:  # each rank has seen patches of its own
+            chosen = torch.tensor(self.calibration.parameter, dtype=torch.float64, device=self.device)
+            dist.broadcast(chosen, 0)
+            self.calibration.parameter = chosen.item()
+        self.print_to_log_file(message)
+
+    def _see(self, batch: dict) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the teacher says about a batch, the labels in full resolution, and the mask of valid voxels."""
+        assert self.teacher is not None
+        target = batch["target"]
+        target = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
+        with torch.no_grad():
+            labels, mask = self.loss.labels(target)
+        return self.teacher(batch["data"].to(self.device, non_blocking=True)), labels, mask
 
     def _teacher_folds(self) -> list[teachers.TeacherFold]:
         options = self.options.teacher
@@ -79,56 +112,51 @@ class DistillationTrainer(SoftLabelTrainer):
         super().on_train_end()
 
     @contextmanager
-    def _taught(self, batch: dict) -> Iterator[tuple[dict, tuple[Tensor, Tensor, Tensor, Tensor | None]]]:
-        """A batch on the device, within which the loss sees what the teacher says about it."""
-        assert self.teacher is not None
-        data = batch["data"].to(self.device, non_blocking=True)
-        target = batch["target"]
-        several = isinstance(target, list)
-        target = [it.to(self.device, non_blocking=True) for it in (target if several else [target])]
-        with torch.no_grad():
-            labels, mask = self.loss.labels(target)
-            probs = self.teacher(data)
-            calibrated = self.calibration(probs, labels, mask)
+    def _taught(self, batch: dict) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
+        """Let the loss see what the teacher says about a batch; that, calibrated, the labels and their mask."""
+        probs, labels, mask = self._see(batch)
+        calibrated = self.calibration(probs, labels, mask)
         with self.loss.taught(calibrated, mask):
-            yield (
-                {**batch, "data": data, "target": target if several else target[0]},
-                (probs, calibrated, labels, mask),
-            )
+            yield probs, calibrated, labels, mask
 
     def train_step(self, batch: dict) -> dict:
         """As upstream's, taught."""
-        with self._taught(batch) as (batch, seen):
+        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}  # once for both networks
+        with self._taught(batch) as seen:
             output = super().train_step(batch)
         self.record.add_terms(self.loss.terms)
         self.record.add_teacher(*seen)
         return output
 
     def validation_step(self, batch: dict) -> dict:
-        """As upstream's, taught, so that the loss of training and validation compare."""
-        with self._taught(batch) as (batch, _):
+        """As upstream's, taught, so that the losses of training and validation compare."""
+        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}
+        with self._taught(batch):
             return super().validation_step(batch)
 
     def on_train_epoch_start(self) -> None:
         """As upstream's; a new record."""
-        self.record = TeachingRecord(self.device, independent=self.layout.regions is not None)
+        self.record = TeachingRecord(self.device, independent=self.independent)
         super().on_train_epoch_start()
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """As upstream's; the terms and the teacher's calibration error are logged."""
         super().on_train_epoch_end(train_outputs)
         terms, errors = self.record.figures()
-        for name, value in (
-            *zip((f"train_{it}" for it in TERMS), terms, strict=True),
-            *zip(ECE, errors, strict=True),
-        ):
+        for name in self.terms:
+            self.logger.log(f"train_{name}", terms[TERMS.index(name)], self.current_epoch)
+        for name, value in zip(ECE, errors, strict=True):
             self.logger.log(name, value, self.current_epoch)
+        if self.calibration.must_choose:
+            self.logger.log(
+                f"teacher_{self.calibration.name}", self.calibration.parameter, self.current_epoch
+            )
 
     def on_epoch_end(self) -> None:
         """As upstream's; the same is printed."""
-        terms = {it: round(self.logger.get_value(f"train_{it}", step=-1), 4) for it in TERMS}
+        terms = [f"{it} {self.logger.get_value(f'train_{it}', step=-1):.4f}" for it in self.terms]
         errors = [round(self.logger.get_value(it, step=-1), 4) for it in ECE]
-        self.print_to_log_file("terms", terms)
+        self.print_to_log_file(f"train_loss's terms: {', '.join(terms)}")
         self.print_to_log_file(f"teacher's ECE {errors[0]}, calibrated {errors[1]}")
         super().on_epoch_end()
 

@@ -1,0 +1,124 @@
+"""How a teacher's probabilities are calibrated in a training, and the choice of the bandwidth or temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nnunet_dml.calibration import (
+    apply_temperature,
+    bandwidth_by_likelihood,
+    calibrate_batch,
+    choose_keys,
+    fit_temperature,
+    logits_of,
+    wrong_voxels,
+)
+from nnunet_dml.calibration.batch import rows_of
+from nnunet_dml.labels import boundary_voxels
+from nnunet_dml.nnunet.option_groups import TeacherOptions
+
+Seen = tuple[Tensor, Tensor, Tensor | None]  # a teacher's probabilities, the labels, the mask of a batch
+ROWS = 10_000  # voxels of a batch that a temperature is fitted on
+_PARAMETERS = {"kde": "bandwidth", "temperature": "temperature"}
+
+
+class TeacherCalibration:
+    """Calibrates a teacher's probabilities as the options say."""
+
+    def __init__(self, options: TeacherOptions, *, independent: bool) -> None:
+        """Read `teacher.calibration` and what belongs to it.
+
+        Args:
+            options: The options.
+            independent: Whether the channels are regions.
+        """
+        self.kind = options.calibration
+        self.name = _PARAMETERS.get(self.kind)
+        """What the parameter is called; None without calibration."""
+        self._options, self._independent = options, independent
+        given = None if self.name is None else getattr(options, self.name)
+        self.parameter: float | None = None if given in (None, "auto") else float(given)
+        self.must_choose = given == "auto"
+        """Whether bandwidth or temperature has to be chosen before the first call."""
+
+    def __call__(self, probs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Calibrated probabilities.
+
+        Args:
+            probs: (B, C, *spatial) in [0, 1], float32.
+            labels: (B, C, *spatial) in [0, 1], one-hot or fractions.
+            mask: (B, 1, *spatial), 0 where voxels are ignored, or None.
+
+        Returns:
+            (B, C, *spatial); `probs` itself without calibration.
+        """
+        if self.kind == "none":
+            return probs
+        assert self.parameter is not None
+        if self.kind == "temperature":
+            return apply_temperature(probs, self.parameter, independent=self._independent)
+        where = None
+        if self._options.voxels == "boundary_error":
+            where = wrong_voxels(probs, labels, independent=self._independent) | boundary_voxels(
+                labels, neighbourhood=self._options.neighbourhood, mask=mask, independent=self._independent
+            )
+        return calibrate_batch(
+            probs,
+            labels,
+            bandwidth=self.parameter,
+            where=where,
+            mask=mask,
+            keys=self._options.keys,
+            independent=self._independent,
+        )
+
+    def choose(self, batches: Iterable[Seen]) -> str:
+        """Choose bandwidth or temperature; a sentence that says which and why.
+
+        Args:
+            batches: What the teacher says about some, and the truth.
+        """
+        seen = list(batches)
+        self.parameter, how = (self._likeliest if self.kind == "kde" else self._fitted)(seen)
+        return f"The teacher's {self.name} is {self.parameter:.4g}, {how}."
+
+    def _likeliest(self, batches: list[Seen]) -> tuple[float, str]:
+        """The bandwidth under which each key of a batch is likeliest, estimated from the batch's other keys."""
+        searches = []
+        for probs, labels, mask in batches:
+            channels = range(probs.shape[1])
+            for group in [slice(i, i + 1) for i in channels] if self._independent else [slice(None)]:
+                part = labels[:, group]
+                keys = choose_keys(part, keys=self._options.keys, mask=mask, independent=self._independent)
+                if len(keys) > 1:
+                    kernel = "beta" if self._independent else "dirichlet"
+                    rows = rows_of(probs[:, group], keys), rows_of(part, keys)
+                    searches.append(bandwidth_by_likelihood(*rows, kernel=kernel))
+        if not searches:
+            default = TeacherOptions().bandwidth
+            assert isinstance(default, float)
+            return default, "the default, as no voxel of the patches has a label"
+        grid = searches[0].grid
+        scores = [sum(search.scores[i] for search in searches) for i in range(len(grid))]
+        best = grid[scores.index(min(scores))]
+        end = f"; an end of what was tried, {grid[0]:g} … {grid[-1]:g}" if best in (grid[0], grid[-1]) else ""
+        return best, f"the likeliest on {len(batches)} training batches{end}"
+
+    def _fitted(self, batches: list[Seen]) -> tuple[float, str]:
+        """The temperature under which voxels, drawn everywhere, are likeliest."""
+        rows = []
+        for probs, labels, mask in batches:
+            valid = torch.ones_like(probs[:, :1], dtype=torch.bool) if mask is None else mask.bool()
+            voxels = valid.flatten().nonzero()[:, 0]
+            voxels = voxels[torch.randperm(len(voxels), device=voxels.device)[:ROWS]]
+            rows.append((rows_of(probs, voxels), rows_of(labels, voxels)))
+        probs, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
+        if not len(probs):
+            return 1.0, "none at all, as no voxel of the patches has a label"
+        logits = logits_of(probs, independent=self._independent)
+        fit = fit_temperature(logits, labels, independent=self._independent)
+        bound = "; a bound of the search: the patches do not determine it" if fit.at_bound else ""
+        return fit.temperature, f"fitted on {len(batches)} training batches{bound}"
