@@ -46,15 +46,16 @@ def calibrate_batch(
 
     Raises:
         ValueError: A wrong shape, `bandwidth` or `memory_mib` not above 0, `keys` below 1.
-        TypeError: `probs` or `labels` is not floating.
+        TypeError: `probs` or `labels` is not floating, or `where` not bool.
 
     Source: Wang et al., Dice Semimetric Losses, MICCAI 2023, appendix D.
     """
-    _check(probs, labels, where, mask, bandwidth)
+    _check(probs, labels, where, mask, independent)
+    check_bandwidth(bandwidth)
     with torch.no_grad():
         result = probs.to(working_dtype(probs), copy=True, memory_format=torch.contiguous_format)
         for group in channel_groups(probs.shape[1], independent):
-            chosen = None if where is None else where[:, group if where.shape[1] > 1 else slice(None)].bool()
+            chosen = None if where is None else where[:, group if where.shape[1] > 1 else slice(None)]
             if mask is not None:
                 chosen = mask.bool() if chosen is None else chosen & mask.bool()
             voxels = (
@@ -96,7 +97,7 @@ def channel_groups(channels: int, independent: bool) -> list[slice]:
 
 
 def _check(
-    probs: Tensor, labels: Tensor, where: Tensor | None, mask: Tensor | None, bandwidth: float
+    probs: Tensor, labels: Tensor, where: Tensor | None, mask: Tensor | None, independent: bool
 ) -> None:
     if probs.ndim < 3:
         raise ValueError(f"Expected `probs` of shape (B, C, *spatial), got {tuple(probs.shape)}.")
@@ -109,6 +110,8 @@ def _check(
     one = (probs.shape[0], 1, *probs.shape[2:])
     if mask is not None and tuple(mask.shape) != one:
         raise ValueError(f"Expected `mask` of shape {one}, got {tuple(mask.shape)}.")
-    if where is not None and tuple(where.shape) not in (one, tuple(probs.shape)):
-        raise ValueError(f"Expected `where` of shape {one}, got {tuple(where.shape)}.")
-    check_bandwidth(bandwidth)
+    if where is not None:
+        if tuple(where.shape) not in ((one, tuple(probs.shape)) if independent else (one,)):
+            raise ValueError(f"Expected `where` of shape {one}, got {tuple(where.shape)}.")
+        if where.dtype != torch.bool:
+            raise TypeError(f"Expected `where` of dtype bool, got {where.dtype}.")

@@ -129,7 +129,7 @@ def kernel_means(
         known = known - (has[own_key.clamp(min=0)] & (own_key >= 0)[:, None]).to(known.dtype)
     for start in range(0, n, rows):
         here = slice(start, min(start + rows, n))
-        logs = probs[here].double().clamp_(min=FLOOR).log_()
+        logs = probs[here].double().clamp(min=FLOOR).log_()
         e = exponents[: len(logs)]
         torch.mm(torch.cat([logs, logs.new_ones(len(logs), 1)], 1), factors, out=e)
         if own_key is not None:

@@ -88,7 +88,9 @@ class Reservoir:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Reservoir:
         """The reservoir that gave `to_arrays`; nested lists serve as well. `ValueError` if lengths do not fit."""
-        parts = {name: np.array(arrays[name], dtype=dtype) for name, dtype in cls.DTYPES.items()}
+        parts: dict[str, NDArray[Any]] = {
+            name: np.array(arrays[name], dtype=dtype) for name, dtype in cls.DTYPES.items()
+        }
         shapes = {name: part.shape for name, part in parts.items()}
         number = len(parts["classes"])
         columns = shapes["probs"][-1] if parts["probs"].ndim == 2 else 0
@@ -97,7 +99,7 @@ class Reservoir:
             "labels": (number, columns),
             "classes": (number,),
             "priorities": (number,),
-            "seen": shapes["seen"][:1],
+            "seen": (parts["seen"].size,),
         }
         if shapes != fit:
             raise ValueError(f"Expected arrays of {number} keys, {fit}, got {shapes}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
@@ -102,7 +103,7 @@ def apply_temperature(probs: Tensor, temperature: float, *, independent: bool = 
         independent: The channels are regions.
 
     Returns:
-        The same shape, a new tensor, float32 (float64 if `probs` is).
+        The same shape, a new tensor, float32 (float64 if `probs` is), without a gradient.
 
     Raises:
         ValueError: T is not above 0, or `probs` has fewer than two axes.
@@ -113,8 +114,9 @@ def apply_temperature(probs: Tensor, temperature: float, *, independent: bool = 
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"Expected argument `temperature` above 0 and finite, got {temperature}.")
-    logits = logits_of(probs, independent=independent) / temperature
-    return logits.sigmoid() if independent else logits.softmax(1)
+    with torch.no_grad():
+        logits = logits_of(probs, independent=independent) / temperature
+        return logits.sigmoid() if independent else logits.softmax(1)
 
 
 def logits_of(probs: Tensor, *, independent: bool = False) -> Tensor:
