@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nnunet_dml._checks import check_one_of
+from nnunet_dml._checks import check_one_of, check_same_shape
 from nnunet_dml.calibration.kde import (
     MEMORY_MIB,
     check_kernel_arguments,
@@ -55,6 +55,11 @@ def kernel_calibration_error(
     """
     check_one_of("kind", kind, KINDS)
     check_one_of("norm", norm, (1, 2))
+    check_same_shape(
+        "labels", labels.shape, "probs", probs.shape, hint="For hard labels call `one_hot` first."
+    )
+    if not labels.is_floating_point():
+        raise TypeError(f"Expected `labels` of a floating dtype, got {labels.dtype}.")
     check_kernel_arguments(probs, probs, labels, bandwidth, "dirichlet", None, None, memory_mib)
     if len(probs) < 2:
         return torch.tensor(torch.nan, dtype=torch.float64, device=probs.device)
