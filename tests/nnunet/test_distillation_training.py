@@ -1,0 +1,319 @@
+"""Teacher and student trained on tiny data sets: labels, regions, an ignore label, three dimensions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_dml.cli.main import main
+from nnunet_dml.losses.distillation import TERMS
+from nnunet_dml.nnunet import trainers
+from nnunet_dml.nnunet.distillation import ECE
+from nnunet_dml.nnunet.options import merge
+from tests.conftest import set_folders
+from tests.nnunet import mode_helpers as here
+from tests.nnunet.mode_helpers import disc
+from tests.nnunet.test_sources import refusal
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
+
+REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
+SETS = {  # number: name, labels, size, configuration
+    960: ("Labels", {"background": 0, "rim": 1, "core": 2}, (32, 32), "2d"),
+    961: ("Regions", REGIONS, (32, 32), "2d"),
+    962: ("Sparse", {"background": 0, "rim": 1, "core": 2, "ignore": 3}, (32, 32), "2d"),
+    963: ("SparseRegions", {**REGIONS, "ignore": 3}, (32, 32), "2d"),
+    964: ("Volume", {"background": 0, "rim": 1, "core": 2}, (16, 16, 16), "3d_fullres"),
+}
+TEACHER = "nnUNetTrainerConfigured"  # nnU-Net's own loss and labels
+
+
+def masks_of(number, shape, *, ignore):
+    """Two raters."""
+    masks = {}
+    for rater, grow in (("a", 0.0), ("b", 0.12)):
+        mask = np.zeros(shape, np.uint8)
+        mask[disc(shape, 0.45 + grow, [0.05 * number, 0.1, 0.0][: len(shape)])] = 1
+        mask[disc(shape, 0.2 + grow, [0.05 * number, 0.1, 0.0][: len(shape)])] = 2
+        if ignore:
+            mask[-5:] = 3
+        masks[rater] = mask
+    return masks
+
+
+def make(folders, number):
+    """A data set, preprocessed, with a teacher of fold 0 and plans of a student half as wide, `small`."""
+    name, labels, shape, configuration = SETS[number]
+    dataset = f"Dataset{number}_{name}"
+    raters = {f"case{i}": masks_of(i, shape, ignore="ignore" in labels) for i in range(5)}
+    noise = np.random.default_rng(0)
+    images = {
+        case: [(100 + 50 * (masks["b"] % 3) + noise.normal(0, 5, shape)).astype(np.float32)]
+        for case, masks in raters.items()
+    }
+    more = {"regions_class_order": [1, 2]} if "whole" in labels else {}
+    consensus = {case: masks["a"] for case, masks in raters.items()}
+    here.write_raw(folders.raw / dataset, images, raters, consensus, labels, **more)
+    here.plan(number)
+    here.preprocess(number, [configuration], ["uniform", "random"])
+    here.configure(number, "big")
+    here.train(number, configuration, "big", TEACHER)
+    here.command("configure", "-d", number, "-p", "big", "-o", "small", "--scale-features", "0.5",
+                 "--teacher", f"{TEACHER}__big__{configuration}", "--set", "training.epochs=2")  # fmt: skip
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """All data sets; made when they are asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        folders = set_folders(patch, tmp_path_factory.mktemp("taught"))
+        made = {}
+
+        def dataset(number):
+            if number not in made:
+                made[number] = make(folders, number)
+            return made[number]
+
+        folders.dataset = dataset
+        yield folders
+
+
+def build(world, number=960, name="nnUNetTrainerDML_KD", fold=0, *, start=True, **groups):
+    """A student as `nnUNetv2_train` makes it, with other options."""
+    folder = world.preprocessed / world.dataset(number)
+    plans = here.read_json(folder / "small.json")
+    plans |= {"continue_training": False, "nnunet_dml": merge(plans["nnunet_dml"], groups)}
+    trainer = getattr(trainers, name)(
+        plans, SETS[number][3], fold, here.read_json(folder / "dataset.json"), here.CPU
+    )
+    if start:
+        trainer.initialize()
+        trainer.on_train_start()
+    return trainer
+
+
+def step(trainer):
+    """A step of training and one of validation, as an epoch does them."""
+    trainer.on_train_epoch_start()
+    loss = trainer.train_step(next(trainer.dataloader_train))
+    trainer.on_train_epoch_end([loss])
+    trainer.on_validation_epoch_start()
+    with torch.no_grad():
+        trainer.on_validation_epoch_end([trainer.validation_step(next(trainer.dataloader_val))])
+    return float(loss["loss"])
+
+
+def series(trainer):
+    return trainer.logger.local_logger.my_fantastic_logging
+
+
+@pytest.mark.parametrize("number", SETS)
+@pytest.mark.parametrize("name", ["nnUNetTrainerDML_KD", "nnUNetTrainerJML_KD"])
+def test_it_trains_in_every_mode(world, number, name):
+    trainer = build(world, number, name)
+    before = {key: it.clone() for key, it in trainer.teacher.state_dict().items()}
+    trainer.network.train()
+    assert np.isfinite(step(trainer))
+    logged = series(trainer)
+    for key in (*(f"train_{it}" for it in TERMS), *ECE):
+        assert len(logged[key]) == 1
+        assert 0 <= logged[key][0] < 5
+    assert all(torch.equal(it, before[key]) for key, it in trainer.teacher.state_dict().items())
+    assert not any(module.training for module in trainer.teacher.modules())
+    assert trainer.teacher.independent == (SETS[number][1].get("whole") is not None)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"loss": {"deep_supervision": False}},
+        {"labels": {"source": "uniform"}},
+        {"labels": {"source": "uniform", "smoothing": "boundary"}, "loss": {"deep_supervision": False}},
+        {"labels": {"source": "random"}},
+        {"labels": {"smoothing": "all"}},
+        {"teacher": {"calibration": "none"}},
+        {"teacher": {"calibration": "temperature"}},
+        {"teacher": {"bandwidth": "auto", "keys": 50}},
+        {"teacher": {"voxels": "all", "bandwidth": 0.1}},
+        {"teacher": {"ce_label": 0, "overlap_label": 0}},
+        {"teacher": {"ce_teacher": 0, "overlap_teacher": 0}},
+        {"loss": {"overlap": "ctl", "alpha": 0.3, "beta": 0.7, "class_weights": [1, 2, 2], "log": True}},
+    ],
+    ids=str,
+)
+def test_it_composes_with_other_options(world, groups):
+    trainer = build(world, **groups)
+    assert np.isfinite(step(trainer))
+    logged = series(trainer)
+    assert {key for key in logged if key.startswith("train_")} - {"train_losses"} == {
+        f"train_{it}" for it in trainer.terms
+    }
+    assert np.isfinite(logged["val_losses"][0])
+
+
+def test_the_loss_is_that_of_the_batch_the_labels_and_the_teacher(world):
+    """By hand, without deep supervision: what the teacher says about the batch is in it."""
+    trainer = build(world, loss={"deep_supervision": False}, teacher={"calibration": "none"})
+    batch = next(trainer.dataloader_train)
+    with torch.no_grad():
+        logits = trainer.network(batch["data"])
+        probs = trainer.teacher(batch["data"])
+    truth = torch.nn.functional.one_hot(batch["target"][:, 0].long(), 3).movedim(-1, 1).float()
+    p = logits.softmax(1)
+
+    def entropy(target):
+        return -(target * logits.log_softmax(1)).sum(1).mean()
+
+    def overlap(target):
+        terms = []
+        for c in (1, 2):
+            x, y = p[:, c], target[:, c]
+            if target is probs and y.max() <= 0.01:
+                continue
+            terms.append((x - y).abs().sum() / (x.sum() + y.sum()))
+        return sum(terms) / len(terms)
+
+    expected = 0.25 * (entropy(truth) + entropy(probs)) + 0.75 * (overlap(truth) + overlap(probs) - 2)
+    assert float(trainer.train_step(batch)["loss"]) == pytest.approx(expected.item(), abs=1e-4)
+
+
+def test_only_the_student_learns_and_only_it_is_saved(world, tmp_path):
+    trainer = build(world)
+    learning = {id(it) for group in trainer.optimizer.param_groups for it in group["params"]}
+    assert learning == {id(it) for it in trainer.network.parameters()}
+    step(trainer)
+    assert all(it.grad is None for it in trainer.teacher.parameters())
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    saved = torch.load(tmp_path / "checkpoint.pth", weights_only=False)
+    assert saved["network_weights"].keys() == trainer.network.state_dict().keys()
+    shapes = [tuple(it.shape) for it in trainer.network.state_dict().values()]
+    assert [tuple(it.shape) for it in saved["network_weights"].values()] == shapes
+    of_teacher = [tuple(it.shape) for it in trainer.teacher.networks[0].state_dict().values()]
+    assert shapes != of_teacher
+    assert trainer.loss.state_dict() == {}
+
+
+def test_several_folds_are_averaged(world):
+    folder = world.results / world.dataset(960) / f"{TEACHER}__big__2d"
+    copy = folder.parent / "TwoFolds__big__2d"
+    shutil.copytree(folder, copy)
+    shutil.copytree(copy / "fold_0", copy / "fold_1")
+    path = copy / "fold_1" / "checkpoint_final.pth"
+    content = torch.load(path, weights_only=False)
+    for key, weight in content["network_weights"].items():
+        content["network_weights"][key] = weight * 1.5
+    torch.save(content, path)
+    held_back = here.read_json(copy / "fold_0" / "validation" / "summary.json")
+    splits = world.preprocessed / world.dataset(960) / "splits_final.json"
+    before = splits.read_text()
+    try:
+        both = json.loads(before)
+        both[1] = both[0]
+        splits.write_text(json.dumps(both))
+        trainer = build(world, teacher={"model": f"{world.dataset(960)}/{copy.name}", "folds": [0, 1]})
+    finally:
+        splits.write_text(before)
+    assert len(held_back["metric_per_case"]) == 1
+    images = next(trainer.dataloader_val)["data"]
+    each = [network(images).softmax(1) for network in trainer.teacher.networks]
+    torch.testing.assert_close(trainer.teacher(images), (each[0] + each[1]) / 2)
+    assert (each[0] - each[1]).abs().max() > 1e-3
+
+
+class TestRefusals:
+    def test_no_teacher(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, teacher={"model": None}))
+        assert (
+            "plans small: expected a teacher, found none. Run `nnunet-dml configure -d Dataset960_Labels"
+            in message
+        )
+        assert "--teacher" in message
+
+    def test_another_fold(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, fold=1))
+        assert "expected this fold of the teacher, found folds 0" in message
+        message = refusal(capsys, lambda: build(world, fold=1, teacher={"folds": [0]}))
+        assert "not trained on the validation cases of the student (fold 1 of Dataset960_Labels)" in message
+
+    def test_another_data_set(self, world, capsys):
+        other = f"{world.dataset(961)}/{TEACHER}__big__2d"
+        message = refusal(capsys, lambda: build(world, teacher={"model": other}))
+        assert (
+            "a teacher trained on labels, which exclude each other, as the student, found one of regions"
+            in message
+        )
+
+    def test_a_folder_that_is_gone(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, teacher={"model": "Dataset960_Labels/gone"}))
+        assert "expected a teacher's folder, found none" in message
+
+    def test_a_teacher_for_a_trainer_that_has_none(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, name="nnUNetTrainerDML", start=False))
+        assert "nnUNetTrainerDML reads the options labels, loss, training only, found teacher" in message
+
+    def test_options_that_are_not_read(self, world, capsys):
+        groups = {"calibration": "none", "bandwidth": 0.1}
+        message = refusal(capsys, lambda: build(world, teacher=groups, start=False))
+        assert "teacher.bandwidth is read with teacher.calibration=kde only, found none" in message
+
+
+def whole_training(trainer, epochs):
+    """Train up to an epoch of a schedule of two."""
+    trainer.num_epochs = epochs
+    with here.threads_for_processes():
+        trainer.run_training()
+    return trainer
+
+
+def test_a_resumed_training_is_the_one_that_was_not_interrupted(world):
+    options = {"teacher": {"bandwidth": "auto", "keys": 100}}
+    once = build(world, start=False, **options)
+    once.initialize()
+    whole_training(once, 2)
+    first = build(world, start=False, **options)
+    first.initialize()
+    whole_training(first, 1)
+    checkpoint = f"{first.output_folder}/checkpoint_final.pth"
+    chosen = series(first)["teacher_bandwidth"]
+    second = build(world, start=False, **options)
+    second.load_checkpoint(checkpoint)
+    second.calibration.choose = None  # it is not asked again
+    whole_training(second, 2)
+    assert second.teacher is None
+    assert series(second)["teacher_bandwidth"] == chosen * 2
+    for key, weight in once.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[key], weight, atol=0, rtol=0)
+    assert series(second)["teacher_ece"] == series(once)["teacher_ece"]
+
+
+def test_from_training_to_prediction_without_the_teacher(world, tmp_path, capsys):
+    dataset = world.dataset(960)
+    here.train(960, "2d", "small", "nnUNetTrainerDML_KD")
+    log = capsys.readouterr().out
+    assert f"Taught by {dataset}/{TEACHER}__big__2d, fold 0, calibration: kde." in log
+    assert log.count("train_loss's terms: ce_label ") == 2
+    assert log.count("teacher's ECE 0.") == 2
+    model = world.results / dataset / "nnUNetTrainerDML_KD__small__2d"
+    teacher = world.results / dataset / f"{TEACHER}__big__2d"
+    hidden = tmp_path / "hidden"
+    shutil.move(teacher, hidden)
+    try:
+        here.train(960, "2d", "small", "nnUNetTrainerDML_KD", only_run_validation=True)
+        predictor = nnUNetPredictor(device=here.CPU, use_mirroring=False, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model), (0,))
+        image = np.zeros((1, 1, 32, 32), np.float32)
+        predicted = predictor.predict_single_npy_array(image, {"spacing": [999, 1, 1]}, None, None, False)
+        assert predicted.shape == (1, 32, 32)
+        assert main(["export", model.name, "-d", "960", "-f", "0", "-o", str(tmp_path / "model.zip")]) == 0
+        message = refusal(
+            capsys, lambda: here.train(960, "2d", "small", "nnUNetTrainerDML_KD", continue_training=True)
+        )
+        assert "expected a teacher's folder, found none" in message
+    finally:
+        shutil.move(hidden, teacher)
