@@ -235,3 +235,78 @@ def test_options_that_do_not_fit_the_labels_are_refused(folder, capsys, labels, 
     assert captured.out == ""
     assert not (folder / "mine.json").exists()
     assert configure("-o", "mine", "--set", "loss.class_weights=[1,2]") == 0
+
+
+class TestTeacher:
+    """`--teacher` and its like are short for --set teacher.…"""
+
+    NAME = "nnUNetTrainer__nnUNetPlans__2d"
+
+    @pytest.fixture
+    def model(self, folder, tmp_path, monkeypatch):
+        results = tmp_path / "results"
+        model = results / folder.name / self.NAME
+        (model / "fold_0").mkdir(parents=True)
+        (model / "fold_0" / "checkpoint_final.pth").touch()
+        monkeypatch.setenv("nnUNet_results", str(results))
+        return model
+
+    def options(self, folder, name="mine"):
+        return json.loads((folder / f"{name}.json").read_text())["nnunet_dml"]["teacher"]
+
+    def test_the_path_is_stored_from_the_results_folder_on(self, folder, model, capsys):
+        for number, named in enumerate((self.NAME, f"{folder.name}/{self.NAME}", str(model))):
+            assert configure("-o", f"mine{number}", "--teacher", named) == 0
+            assert self.options(folder, f"mine{number}") == {"model": f"{folder.name}/{self.NAME}"}
+        assert "-tr nnUNetTrainerDML_KD -p mine2" in capsys.readouterr().out
+
+    def test_elsewhere_it_is_absolute(self, folder, model, tmp_path, monkeypatch):
+        model.parent.rename(tmp_path / "elsewhere")
+        monkeypatch.chdir(tmp_path)
+        assert configure("-o", "mine", "--teacher", f"elsewhere/{self.NAME}") == 0
+        assert self.options(folder) == {"model": str(tmp_path / "elsewhere" / self.NAME)}
+
+    def test_all_of_it(self, folder, model):
+        more = [
+            "--calibration",
+            "kde",
+            "--bandwidth",
+            "auto",
+            "--teacher-folds",
+            "0",
+            "1",
+            "--scale-features",
+            "0.25",
+        ]
+        assert configure("-o", "mine", "--teacher", self.NAME, *more) == 0
+        expected = {
+            "model": f"{folder.name}/{self.NAME}",
+            "bandwidth": "auto",
+            "folds": [0, 1],
+            "calibration": "kde",
+        }
+        assert self.options(folder) == expected
+        assert configure("-p", "mine", "-o", "next", "--bandwidth", "1e-4", "--teacher-folds", "all") == 0
+        assert self.options(folder, "next") == {**expected, "bandwidth": 1e-4, "folds": ["all"]}
+        assert configure("-p", "mine", "-o", "none", "--calibration", "none", "--teacher-folds", "same") == 0
+        assert self.options(folder, "none") == {**expected, "calibration": "none", "folds": "same"}
+        width = json.loads((folder / "mine.json").read_text())["configurations"]["2d"]["architecture"]
+        assert width["arch_kwargs"]["features_per_stage"] == [8, 16, 32]
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--teacher", "missing"], "--teacher missing: expected a model's folder"),
+            (["--teacher", NAME, "--bandwidth", "0"], "bad value 0 of teacher.bandwidth. Set a number above 0, or auto."),
+            (["--bandwidth=-1e-3"], "bad value -0.001 of teacher.bandwidth"),
+            (["--bandwidth", "wide"], "bad value 'wide' of teacher.bandwidth"),
+            (["--teacher-folds", "first"], "bad value ['first'] of teacher.folds"),
+            (["--teacher", NAME, "--set", "teacher.model=x"], "expected each option once, found teacher.model twice"),
+            (["--set", "teacher.model=Dataset501_Name/x"], "expected a teacher's folder, found none"),
+            (["--teacher", NAME, "--set", "teacher.checkpoint=checkpoint_best.pth"], "found only checkpoint_final.pth"),
+        ],
+    )  # fmt: skip
+    def test_bad_input(self, folder, model, capsys, arguments, words):
+        assert configure("-o", "mine", *arguments) == 2
+        assert words in capsys.readouterr().err
+        assert not (folder / "mine.json").exists()

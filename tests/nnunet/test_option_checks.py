@@ -26,6 +26,8 @@ def check(layout=LABELS, source="hard", **groups):
         ({"loss": {"active": "label"}, "labels": {"smoothing": "all", "epsilon": 0.3}}, LABELS, "hard", "loss.threshold above 0.1, which smoothing gives to every class, found 0.01"),
         ({"loss": {"active": "both"}, "labels": {"smoothing": "boundary", "epsilon": 0.3}}, REGIONS, "hard", "loss.threshold above 0.15"),
         ({"loss": {"overlap": "lovasz"}, "labels": {"smoothing": "all"}}, LABELS, "hard", "labels.smoothing=all"),
+        ({"loss": {"overlap": "lovasz"}, "teacher": {"model": "m"}}, LABELS, "hard", "teacher.overlap_teacher=0 with loss.overlap=lovasz, which is not defined on soft labels, found 0.5"),
+        ({"loss": {"weight_ce": 0}, "teacher": {"model": "m", "overlap_label": 0, "overlap_teacher": 0}}, LABELS, "hard", "a term above 0 among loss.weight_ce × teacher.ce_…"),
     ],
 )  # fmt: skip
 def test_refused_with_the_reason(groups, layout, source, words):
@@ -50,5 +52,7 @@ def test_what_fits():
     check(loss={"active": "label", "threshold": 0.11}, labels={"smoothing": "all", "epsilon": 0.3})
     check(loss={"active": "prob"}, labels={"smoothing": "all", "epsilon": 0.3})
     check(loss={"active": "label"})
+    check(loss={"overlap": "lovasz"}, teacher={"model": "m", "overlap_teacher": 0})
+    check(loss={"weight_ce": 0}, teacher={"overlap_label": 0, "overlap_teacher": 0})  # nobody teaches
     for source in ("hard", "random"):
         check(source=source, loss={"overlap": "lovasz"})

@@ -116,3 +116,72 @@ def test_an_option_that_the_overlap_does_not_read_is_refused():
     with pytest.raises(InputError, match=r"loss\.gamma is read with loss\.overlap=ctl only, found dml"):
         validate({"loss": {"gamma": 2}}, where="plans p")
     assert validate({"loss": {"gamma": 2, "overlap": "ctl"}}, where="plans p").loss.gamma == 2
+
+
+def test_the_folds_of_a_teacher():
+    for written, folds in (
+        ("same", "same"),
+        ("1", (1,)),
+        ("[0, 1, 1]", (0, 1)),
+        ("all", ("all",)),
+        ('[0, "all"]', (0, "all")),
+    ):
+        assert parse_assignments([f"teacher.folds={written}"]) == {"teacher": {"folds": folds}}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("teacher.folds=[]", r"bad value \[\] of teacher.folds. Set same, or folds such as"),
+        ("teacher.folds=-1", "teacher.folds"),
+        ("teacher.folds=true", "teacher.folds"),
+        ("teacher.bandwidth=0", "bad value 0 of teacher.bandwidth. Set a number above 0, or auto."),
+        ("teacher.bandwidth=Infinity", "teacher.bandwidth"),
+        ("teacher.temperature=-2", "bad value -2 of teacher.temperature"),
+        ("teacher.keys=0", "teacher.keys"),
+        ("teacher.neighbourhood=4", "set an odd number"),
+        ("teacher.calibration=platt", "teacher.calibration"),
+        ("teacher.ce_label=-1", "teacher.ce_label"),
+    ],
+)
+def test_bad_options_of_a_teacher(assignment, words):
+    with pytest.raises(InputError, match=words):
+        parse_assignments([assignment])
+
+
+def test_a_teacher_whose_terms_are_all_0():
+    with pytest.raises(InputError, match="all 0; set one of them above 0"):
+        parse_assignments(
+            [f"teacher.{it}=0" for it in ("ce_label", "ce_teacher", "overlap_label", "overlap_teacher")]
+        )
+
+
+@pytest.mark.parametrize(
+    ("teacher", "words"),
+    [
+        (
+            {"calibration": "temperature", "keys": 10},
+            "teacher.keys is read with teacher.calibration=kde only",
+        ),
+        (
+            {"calibration": "none", "voxels": "all"},
+            "teacher.voxels is read with teacher.calibration=kde only",
+        ),
+        (
+            {"voxels": "all", "neighbourhood": 5},
+            "teacher.neighbourhood is read with teacher.voxels=boundary_error only",
+        ),
+        (
+            {"temperature": 2.0},
+            "teacher.temperature is read with teacher.calibration=temperature only, found kde",
+        ),
+        (
+            {"active": "all", "threshold": 0.5},
+            "teacher.threshold is read with teacher.active=prob or label or both only",
+        ),
+    ],
+)
+def test_options_of_a_teacher_that_nothing_reads(teacher, words):
+    with pytest.raises(InputError, match=words):
+        validate({"teacher": teacher}, where="plans p")
+    validate({"teacher": {"calibration": None}}, where="plans p")  # as none is read
