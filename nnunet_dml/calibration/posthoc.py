@@ -15,6 +15,7 @@ from nnunet_dml._checks import check_same_shape
 from nnunet_dml.calibration.bandwidth import GRID, BandwidthSearch, bandwidth_by_likelihood
 from nnunet_dml.calibration.batch import channel_groups
 from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate, working_dtype
+from nnunet_dml.calibration.keys import greatest
 from nnunet_dml.calibration.reservoir import Reservoir
 
 
@@ -101,7 +102,7 @@ class KernelCalibrator:
             self._reservoirs, channel_groups(channels, self.independent), strict=True
         ):
             part, count = labels[:, group], len(reservoir.seen)
-            classes = (part[:, 0] > 0.5).long() if self.independent else part.argmax(1)
+            classes = (part[:, 0] > 0.5).long() if self.independent else greatest(part)[:, 0]
             if mask is not None:
                 classes = torch.where(mask[:, 0].bool(), classes, count)
             reservoir.offer(probs.detach()[:, group], part, classes, self.keys, random)
