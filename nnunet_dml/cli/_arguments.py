@@ -18,3 +18,40 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="worker processes (default: $nnUNet_def_n_proc, else 2)",
     )
+
+
+def add_teacher(group: argparse._ArgumentGroup) -> None:
+    """The arguments that choose a teacher and its calibration."""
+    group.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        help="folder of the teacher, a trained model; or its name TRAINER__PLANS__CONFIGURATION in nnUNet_results; "
+        "TRAINER__PLANS__{configuration} is the teacher of the student's configuration",
+    )
+    group.add_argument(
+        "--teacher-folds",
+        nargs="+",
+        metavar="FOLD",
+        help="its folds, averaged: 0, 1, …, all (default: same, the student's own)",
+    )
+    group.add_argument(
+        "--calibration", choices=("kde", "temperature", "none"), help="how the teacher is calibrated"
+    )
+    group.add_argument(
+        "--bandwidth", metavar="H", help="of the kernels: above 0, or auto (--calibration kde)"
+    )
+
+
+def teacher_assignments(args: argparse.Namespace) -> list[str]:
+    """The options of a teacher as `--set` takes them."""
+    chosen = {"calibration": args.calibration, "bandwidth": args.bandwidth}
+    if args.teacher is not None:
+        from nnunet_dml._folders import environment_folder, find_dataset
+        from nnunet_dml.nnunet.teacher import find
+
+        dataset = find_dataset(args.dataset, environment_folder("nnUNet_preprocessed")).name
+        chosen["model"] = find(args.teacher, dataset)
+    if args.teacher_folds is not None:
+        folds = ", ".join(it if it.isdigit() else f'"{it}"' for it in args.teacher_folds)
+        chosen["folds"] = "same" if args.teacher_folds == ["same"] else f"[{folds}]"
+    return [f"teacher.{name}={value}" for name, value in chosen.items() if value is not None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from nnunet_dml.cli._arguments import add_teacher, teacher_assignments
+
 HELP = "Write a plans file with options of labels, loss, schedule and width; no preprocessing is repeated."
 
 
@@ -40,23 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     width.add_argument("--features", type=int, nargs="+", metavar="N", help="channels of every stage")
     teacher = parser.add_argument_group("distillation", "short for --set teacher.…")
-    teacher.add_argument(
-        "--teacher",
-        metavar="MODEL",
-        help="folder of the teacher, a trained model; or its name TRAINER__PLANS__CONFIGURATION in nnUNet_results",
-    )
-    teacher.add_argument(
-        "--teacher-folds",
-        nargs="+",
-        metavar="FOLD",
-        help="its folds, averaged: 0, 1, …, all (default: same, the student's own)",
-    )
-    teacher.add_argument(
-        "--calibration", choices=("kde", "temperature", "none"), help="how the teacher is calibrated"
-    )
-    teacher.add_argument(
-        "--bandwidth", metavar="H", help="of the kernels: above 0, or auto (--calibration kde)"
-    )
+    add_teacher(teacher)
     parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
     parser.add_argument("--list", action="store_true", help="print all options and leave")
 
@@ -81,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
         args.dataset,
         source=args.plans,
         target=args.output,
-        options=parse_assignments([*args.assignments, *_teaching(args)]),
+        options=parse_assignments([*args.assignments, *teacher_assignments(args)]),
         configurations=args.configurations,
         batch_size=args.batch_size,
         scale_features=args.scale_features,
@@ -90,18 +76,3 @@ def run(args: argparse.Namespace) -> None:
     )
     trainer = " -tr nnUNetTrainerDML_KD" if args.teacher else ""
     print(f"Wrote {written}. Train with `nnUNetv2_train …{trainer} -p {args.output}`.")
-
-
-def _teaching(args: argparse.Namespace) -> list[str]:
-    """The options of a teacher as `--set` takes them."""
-    chosen = {"calibration": args.calibration, "bandwidth": args.bandwidth}
-    if args.teacher is not None:
-        from nnunet_dml._folders import environment_folder, find_dataset
-        from nnunet_dml.nnunet.teacher import find
-
-        dataset = find_dataset(args.dataset, environment_folder("nnUNet_preprocessed")).name
-        chosen["model"] = find(args.teacher, dataset)
-    if args.teacher_folds is not None:
-        folds = ", ".join(it if it.isdigit() else f'"{it}"' for it in args.teacher_folds)
-        chosen["folds"] = "same" if args.teacher_folds == ["same"] else f"[{folds}]"
-    return [f"teacher.{name}={value}" for name, value in chosen.items() if value is not None]

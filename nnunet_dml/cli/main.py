@@ -12,7 +12,18 @@ from nnunet_dml import __version__
 from nnunet_dml._checks import InputError
 
 # Each module offers HELP, add_arguments(parser) and run(args); heavy imports stand inside run.
-COMMANDS = ("convert", "preprocess", "configure", "env", "train", "raters", "evaluate", "export", "doctor")
+COMMANDS = (
+    "convert",
+    "preprocess",
+    "configure",
+    "teach",
+    "env",
+    "train",
+    "raters",
+    "evaluate",
+    "export",
+    "doctor",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -62,12 +62,15 @@ class SoftMap:
         return fractions
 
 
-def quantise(maps: npt.NDArray[np.floating[Any]], *, bits: int = 8) -> npt.NDArray[Any]:
+def quantise(
+    maps: npt.NDArray[np.floating[Any]], *, bits: int = 8, exclusive: bool = True
+) -> npt.NDArray[Any]:
     """Round fractions to integers whose sum over the classes never exceeds the integer of 1.0.
 
     Args:
         maps: (F, *spatial) fractions of the foreground classes, in [0, 1], sums at most 1.
         bits: 8 (error at most 1/510 a class) or 16 (1/65534).
+        exclusive: False for regions, which may overlap: their sums are left alone.
 
     Returns:
         (F, *spatial) uint8 or int16. Where rounding makes a sum too large, the largest class gives way.
@@ -79,7 +82,7 @@ def quantise(maps: npt.NDArray[np.floating[Any]], *, bits: int = 8) -> npt.NDArr
     dtype, scale = _SCALES[bits]
     rounded = np.rint(np.asarray(maps) * np.float32(scale)).astype(np.int32)
     excess = rounded.sum(0) - scale
-    if (excess > 0).any():
+    if exclusive and (excess > 0).any():
         largest = np.expand_dims(rounded.argmax(0), 0)
         lowered = np.take_along_axis(rounded, largest, 0) - np.maximum(excess, 0)[None]
         np.put_along_axis(rounded, largest, lowered, 0)
@@ -93,6 +96,7 @@ def save_soft_map(
     *,
     metadata: Mapping[str, Any],
     bits: int = 8,
+    exclusive: bool = True,
     chunks: Sequence[int] | None = None,
     blocks: Sequence[int] | None = None,
 ) -> None:
@@ -103,13 +107,15 @@ def save_soft_map(
         maps: (F, *spatial) fractions of the foreground classes, in [0, 1], sums at most 1.
         metadata: JSON-like facts about the map.
         bits: 8 or 16.
+        exclusive: As of `quantise`.
         chunks: Chunk shape of blosc2; None leaves it to blosc2.
         blocks: Block shape of blosc2.
 
     Raises:
         OSError: The file cannot be written, for instance because the disk is full.
     """
-    _write(path, quantise(maps, bits=bits), metadata, _SCALES[bits][1], chunks, blocks)
+    quantised = quantise(maps, bits=bits, exclusive=exclusive)
+    _write(path, quantised, metadata, _SCALES[bits][1], chunks, blocks)
 
 
 def save_label_maps(

@@ -33,6 +33,8 @@ def to_grid(
     shape: Sequence[int],
     plans: PlansManager,
     configuration: ConfigurationManager,
+    *,
+    exclusive: bool = True,
 ) -> np.ndarray:
     """Resample what `crop` has cut to nnU-Net's preprocessed grid.
 
@@ -42,15 +44,18 @@ def to_grid(
         shape: Spatial shape of nnU-Net's preprocessed array.
         plans: The plans.
         configuration: The configuration, whose resampling of probabilities (linear) is used.
+        exclusive: Whether the classes exclude each other; regions may overlap.
 
     Returns:
-        (F, *shape) float32 in [0, 1] with sums of at most 1.
+        (F, *shape) float32 in [0, 1], if exclusive with sums of at most 1.
     """
     spacing, target = _spacings(properties, plans, configuration)
     resampled = np.asarray(
         configuration.resampling_fn_probabilities(np.ascontiguousarray(soft), shape, spacing, target)
     )
     resampled = np.clip(resampled, 0, 1).astype(np.float32)
+    if not exclusive:
+        return resampled
     total = resampled.sum(0, keepdims=True)
     return resampled / np.maximum(total, 1)
 

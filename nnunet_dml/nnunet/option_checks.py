@@ -47,19 +47,13 @@ def check_against_labels(options: Options, source: str, layout: TargetLayout, *,
         todo = f"Else loss.active={loss.active} would take every class for active."
         problems.append(problem(where, expected=expected, found=f"{loss.threshold:g}", todo=todo))
     teacher = options.teacher
-    if (
-        teacher.model is not None
-        and loss.overlap == "lovasz"
-        and loss.weight_overlap
-        and teacher.overlap_teacher
-    ):
+    taught = teacher.model is not None or teacher.maps is not None
+    if taught and loss.overlap == "lovasz" and loss.weight_overlap and teacher.overlap_teacher:
         expected = "teacher.overlap_teacher=0 with loss.overlap=lovasz, which is not defined on soft labels"
         found, todo = f"{teacher.overlap_teacher:g}", "Set it to 0, or another loss.overlap."
         problems.append(problem(where, expected=expected, found=found, todo=todo))
     cross_entropy = loss.weight_ce * (teacher.ce_label + teacher.ce_teacher)
-    if teacher.model is not None and not cross_entropy + loss.weight_overlap * (
-        teacher.overlap_label + teacher.overlap_teacher
-    ):
+    if taught and not cross_entropy + loss.weight_overlap * (teacher.overlap_label + teacher.overlap_teacher):
         expected = (
             "a term above 0 among loss.weight_ce × teacher.ce_… and loss.weight_overlap × teacher.overlap_…"
         )

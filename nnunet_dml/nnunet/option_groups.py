@@ -137,7 +137,12 @@ class TeacherOptions(OptionGroup):
 
     model: str | None = Field(
         None,
-        description="Folder of the trained nnU-Net model, TRAINER__PLANS__CONFIGURATION, from nnUNet_results on or absolute.",
+        description="Folder of the trained nnU-Net model, TRAINER__PLANS__CONFIGURATION, from nnUNet_results on or absolute; "
+        "{configuration} in its name stands for the student's.",
+    )
+    maps: str | None = Field(
+        None,
+        description="Instead of a model: the name of an offline teacher's maps, made and calibrated by `nnunet-dml teach`.",
     )
     folds: Literal["same"] | tuple[int | Literal["all"], ...] = Field(
         "same",
@@ -216,6 +221,25 @@ class TeacherOptions(OptionGroup):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TeacherOptions:
+        of_model = (
+            "model",
+            "folds",
+            "checkpoint",
+            "calibration",
+            "bandwidth",
+            "keys",
+            "voxels",
+            "neighbourhood",
+            "temperature",
+        )
+        both = [
+            name for name in of_model if name in self.model_fields_set and getattr(self, name) is not None
+        ]
+        if self.maps is not None and both:
+            raise ValueError(
+                f"teacher.maps is set, and {', '.join(f'teacher.{name}' for name in both)}; maps are calibrated where they "
+                "are made (nnunet-dml teach). Set teacher.maps, or the others."
+            )
         if self.neighbourhood % 2 == 0:
             raise ValueError(f"teacher.neighbourhood is {self.neighbourhood}; set an odd number, such as 3.")
         if not (self.ce_label or self.ce_teacher or self.overlap_label or self.overlap_teacher):

@@ -49,9 +49,39 @@ def check_teacher(folds: Sequence[TeacherFold], trainer: SoftLabelTrainer) -> No
     """
     problems: list[str] = []
     for fold in folds:
-        problems += [*_confusion(fold, trainer), *(_misfit(fold, trainer) or _other_images(fold, trainer))]
+        misfit = _misfit(fold, trainer.layout, trainer.dataset_json)
+        problems += [*_confusion(fold, trainer), *(misfit or _other_images(fold, trainer))]
     if not problems:
         problems = _leakage(folds, trainer)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+
+
+def check_offline(
+    folds: Sequence[TeacherFold],
+    *,
+    layout: TargetLayout,
+    dataset_json: dict[str, Any],
+    held_back: set[str],
+    dataset: str,
+    fold: int | str,
+) -> None:
+    """Refuse a teacher that knows other labels or channels, or has been trained on validation cases.
+
+    Args:
+        folds: The teacher's.
+        layout: The student's labels.
+        dataset_json: The student's.
+        held_back: The validation cases of the student's fold; empty for fold `all`.
+        dataset: The student's.
+        fold: The student's.
+
+    Raises:
+        InputError: With all that is wrong, said once where it holds for several folds.
+    """
+    problems = [it for teacher in folds for it in _misfit(teacher, layout, dataset_json)]
+    if not problems and held_back:
+        problems = [it for teacher in folds for it in _why_unsafe(teacher, held_back, dataset, fold)]
     if problems:
         raise InputError(*dict.fromkeys(problems))
 
@@ -65,24 +95,24 @@ def _confusion(fold: TeacherFold, trainer: SoftLabelTrainer) -> list[str]:
             problem(folder, expected=expected, found="the folder that the student is written to", todo=todo)
         ]
     taught_by = (fold.plans.plans.get(KEY, {}).get("teacher") or {}).get("model")
-    if taught_by is not None and locate(taught_by).resolve() == own:
+    if taught_by is not None and locate(taught_by, fold.name).resolve() == own:
         found = f"one that was taught by it ({taught_by}): teacher and student are swapped"
         return [problem(folder, expected=expected, found=found, todo=todo)]
     return []
 
 
-def _misfit(fold: TeacherFold, trainer: SoftLabelTrainer) -> list[str]:
-    """What no teacher can do, whatever it was fed with: other labels, other channels."""
+def _misfit(fold: TeacherFold, own: TargetLayout, ours: dict[str, Any]) -> list[str]:
+    """What no teacher can do, whatever it was fed with: other labels, other channels than a student's."""
     folder, problems = fold.path.parent.parent, []
-    theirs, ours = fold.dataset_json, trainer.dataset_json
+    theirs = fold.dataset_json
     layout = TargetLayout.of(fold.plans.get_label_manager(theirs))
     todo = "Choose a teacher of the same labels."
-    if (layout.regions is None) != (trainer.layout.regions is None):
+    if (layout.regions is None) != (own.regions is None):
         kinds = "regions, which may overlap,", "labels, which exclude each other,"
         expected, found = kinds if layout.regions is None else kinds[::-1]
         expected = f"a teacher trained on {expected} as the student"
         problems.append(problem(folder, expected=expected, found=f"one of {found.rstrip(',')}", todo=todo))
-    elif layout != trainer.layout or theirs["labels"] != ours["labels"]:
+    elif layout != own or theirs["labels"] != ours["labels"]:
         expected = f"a teacher of the student's labels {json.dumps(ours['labels'])}"
         problems.append(problem(folder, expected=expected, found=json.dumps(theirs["labels"]), todo=todo))
     channels = [list((it.get("channel_names") or it.get("modality") or {}).values()) for it in (ours, theirs)]
@@ -163,11 +193,12 @@ def _leakage(folds: Sequence[TeacherFold], trainer: SoftLabelTrainer) -> list[st
     if trainer.fold == "all":  # it holds no case back
         return []
     held_back = {str(case) for case in trainer.do_split()[1]}
-    return [reason for fold in folds for reason in _why_unsafe(fold, held_back, trainer)]
+    name = trainer.plans_manager.dataset_name
+    return [reason for fold in folds for reason in _why_unsafe(fold, held_back, name, trainer.fold)]
 
 
-def _why_unsafe(fold: TeacherFold, held_back: set[str], trainer: SoftLabelTrainer) -> list[str]:
-    where, mine = fold.path.parent, f"fold {trainer.fold} of {trainer.plans_manager.dataset_name}"
+def _why_unsafe(fold: TeacherFold, held_back: set[str], dataset: str, student_fold: int | str) -> list[str]:
+    where, mine = fold.path.parent, f"fold {student_fold} of {dataset}"
     expected = f"a teacher that was not trained on the validation cases of the student ({mine})"
     todo = "Choose its fold that held these cases back (teacher.folds=same for the student's own)."
     if fold.fold == "all":
@@ -180,7 +211,7 @@ def _why_unsafe(fold: TeacherFold, held_back: set[str], trainer: SoftLabelTraine
             found = f"{some(seen)} among the training cases of its fold in splits_final.json"
             problems.append(problem(where, expected=expected, found=found, todo=todo))
         # the names of another data set say something where it knows them
-        known = name == trainer.plans_manager.dataset_name or held_back <= split[0] | split[1]
+        known = name == dataset or held_back <= split[0] | split[1]
     summary = where / "validation" / "summary.json"
     if summary.is_file():
         unknown = sorted(held_back - _validated(summary, fold.dataset_json))

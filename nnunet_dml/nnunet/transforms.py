@@ -6,6 +6,7 @@ Between `UnpackSoftLabels` and `PackTargets` stand nnU-Net's own transforms, unc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,16 +20,17 @@ class UnpackSoftLabels(BasicTransform):
     The soft channels become float32 fractions; what the loader padded with −1 becomes 0, which is background.
     """
 
-    def __init__(self, channels: int, scale: int) -> None:
-        """Set the number of soft channels and the integer that stands for 1.0."""
+    def __init__(self, scales: Sequence[int]) -> None:
+        """Set the integer that stands for 1.0 in each of the soft channels."""
         super().__init__()
-        self.channels, self.scale = channels, scale
+        self.scales = torch.tensor(scales, dtype=torch.float32)
 
     def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
         """Part the channels."""
         packed = data_dict["segmentation"]
-        end = 1 + self.channels
-        data_dict["regression_target"] = packed[1:end].float().clamp_(min=0).div_(self.scale)
+        end = 1 + len(self.scales)
+        scales = self.scales.view(-1, *[1] * (packed.ndim - 1))
+        data_dict["regression_target"] = packed[1:end].float().clamp_(min=0).div_(scales)
         labels, previous = packed[:1], packed[end:]
         data_dict["segmentation"] = torch.cat((labels, previous)) if len(previous) else labels
         return data_dict
@@ -47,6 +49,6 @@ class PackTargets(BasicTransform):
         return data_dict
 
 
-def with_soft_labels(transforms: BasicTransform, channels: int, scale: int) -> BasicTransform:
-    """nnU-Net's transforms (built without deep supervision) with the packing around them."""
-    return ComposeTransforms([UnpackSoftLabels(channels, scale), transforms, PackTargets()])
+def with_soft_labels(transforms: BasicTransform, scales: Sequence[int]) -> BasicTransform:
+    """nnU-Net's transforms (built without deep supervision) with the packing around them; see `UnpackSoftLabels`."""
+    return ComposeTransforms([UnpackSoftLabels(scales), transforms, PackTargets()])

@@ -59,7 +59,7 @@ def loader(dataset, patch, transforms):
 def test_the_loaders_patch_holds_the_fractions_of_the_map(case):
     dim, maps, labels, dataset = case
     patch = SHAPE[dim][-dim:]
-    packing = with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE)
+    packing = with_soft_labels(nnUNetTrainer.get_validation_transforms(None), [SCALE] * 2)
     batch = next(loader(dataset, patch, packing))
     target = batch["target"][0].numpy()
     assert target.dtype == np.float32
@@ -72,7 +72,7 @@ def test_padding_is_background(case):
     dim, maps, _, dataset = case
     patch = tuple(n + 8 for n in SHAPE[dim][-dim:])
     batch = next(
-        loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), 2, SCALE))
+        loader(dataset, patch, with_soft_labels(nnUNetTrainer.get_validation_transforms(None), [SCALE] * 2))
     )
     fractions, labels = LAYOUT.soft(batch["target"])[0], LAYOUT.hard_of_packed(batch["target"])
     inside = (slice(None), slice(None), *[slice(4, -4)] * dim)
@@ -108,7 +108,7 @@ def test_the_augmented_fractions_go_with_the_image(case, dummy_2d):
     moved = next(t for t in stock.transforms if type(t).__name__ == "SpatialTransform")
     moved.p_rotation = moved.p_scaling = 1
     np.random.seed(0)
-    batches = loader(dataset, patch, with_soft_labels(stock, 2, SCALE))
+    batches = loader(dataset, patch, with_soft_labels(stock, [SCALE] * 2))
     changed = 0
     for _ in range(5):
         batch = next(batches)
@@ -122,7 +122,7 @@ def test_the_augmented_fractions_go_with_the_image(case, dummy_2d):
 
 def test_the_previous_stage_stays_a_segmentation_channel():
     packed = torch.arange(4 * 6).reshape(4, 2, 3).to(torch.int16)
-    parted = UnpackSoftLabels(2, SCALE)(image=torch.zeros(1, 2, 3), segmentation=packed.clone())
+    parted = UnpackSoftLabels([SCALE] * 2)(image=torch.zeros(1, 2, 3), segmentation=packed.clone())
     assert parted["segmentation"].tolist() == packed[[0, 3]].tolist()
     assert torch.equal(parted["regression_target"], packed[1:3].float() / SCALE)
 

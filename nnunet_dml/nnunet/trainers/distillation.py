@@ -17,6 +17,7 @@ from nnunet_dml.nnunet import teacher as teachers
 from nnunet_dml.nnunet.distillation import ECE, TaughtLoss, TeachingRecord
 from nnunet_dml.nnunet.teacher_calibration import TeacherCalibration
 from nnunet_dml.nnunet.teacher_checks import check_teacher
+from nnunet_dml.nnunet.teacher_maps import TeacherMaps
 from nnunet_dml.nnunet.trainers.configured import clean_refusal
 from nnunet_dml.nnunet.trainers.recipes import nnUNetTrainerDML, nnUNetTrainerJML
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
@@ -45,6 +46,9 @@ class DistillationTrainer(SoftLabelTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.independent = self.layout.regions is not None
         self.teacher: teachers.Teacher | None = None  # none where only validation is done
+        self.maps: TeacherMaps | None = None
+        if self.options.teacher.maps is not None and self.preprocessed_dataset_folder_base is not None:
+            self.maps = TeacherMaps.of(self, self.options.teacher.maps)
         self.calibration = TeacherCalibration(self.options.teacher, independent=self.independent)
         self.record = TeachingRecord(self.device, independent=self.independent)
         lambdas = {"ce": self.options.loss.weight_ce, "overlap": self.options.loss.weight_overlap}
@@ -60,17 +64,32 @@ class DistillationTrainer(SoftLabelTrainer):
         loss = DistillationLoss(**self._loss_arguments(), **shares, **of_teacher).to(self.device)
         return TaughtLoss(loss, self._output_weights(), self.layout, self._smoothing(), soft=self.soft)
 
+    @property
+    def single_target(self) -> bool:
+        """Also where an offline teacher's maps ride behind the labels."""
+        return super().single_target or self.maps is not None
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """As of other trainers on soft labels, with an offline teacher's maps behind all else."""
+        datasets = super().get_tr_and_val_datasets()
+        return datasets if self.maps is None else self.maps.behind(datasets)
+
+    def _map_scales(self) -> list[int]:
+        return super()._map_scales() + ([] if self.maps is None else self.maps.scales)
+
     def on_train_start(self) -> None:
         """As upstream's; refuses a teacher that does not fit before anything is done."""
+        options = self.options.teacher
         with clean_refusal():
-            folds = self._teacher_folds()
-            check_teacher(folds, self)
-            self.teacher = teachers.build(folds, self.device, compiled=self._do_i_compile())
+            if self.maps is not None:
+                message = self.maps.check(self)
+            else:
+                folds = self._teacher_folds()
+                check_teacher(folds, self)
+                self.teacher = teachers.build(folds, self.device, compiled=self._do_i_compile())
+                message = f"{options.model}, fold {', '.join(it.fold for it in folds)}, calibration: {options.calibration}"
         super().on_train_start()
-        self.print_to_log_file(
-            f"Taught by {self.options.teacher.model}, fold {', '.join(it.fold for it in folds)}, "
-            f"calibration: {self.options.teacher.calibration}."
-        )
+        self.print_to_log_file(f"Taught by {message}.")
         if self.calibration.must_choose:
             self._choose_calibration()
 
@@ -81,21 +100,30 @@ class DistillationTrainer(SoftLabelTrainer):
             self.calibration.parameter = logged[-1]
             return
         self._seed(0)
-        message = self.calibration.choose(self._see(next(self.dataloader_train)) for _ in range(BATCHES))
+        message = self.calibration.choose(
+            self._see(self._on_device(next(self.dataloader_train))) for _ in range(BATCHES)
+        )
         if self.is_ddp:  # each rank has seen patches of its own
             chosen = torch.tensor(self.calibration.parameter, dtype=torch.float64, device=self.device)
             dist.broadcast(chosen, 0)
             self.calibration.parameter = chosen.item()
         self.print_to_log_file(message)
 
+    def _on_device(self, batch: dict) -> dict:
+        """A batch whose images are on the device, once for both networks; what an offline teacher says stands apart."""
+        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}
+        return batch if self.maps is None else self.maps.apart(batch, self.device)
+
     def _see(self, batch: dict) -> tuple[Tensor, Tensor, Tensor | None]:
         """What the teacher says about a batch, the labels in full resolution, and the mask of valid voxels."""
-        assert self.teacher is not None
         target = batch["target"]
         target = (target[0] if isinstance(target, list) else target).to(self.device, non_blocking=True)
         with torch.no_grad():
             labels, mask = self.loss.labels(target)
-        return self.teacher(batch["data"].to(self.device, non_blocking=True)), labels, mask
+        if self.maps is not None:
+            return batch["teacher"], labels, mask
+        assert self.teacher is not None
+        return self.teacher(batch["data"]), labels, mask
 
     def _teacher_folds(self) -> list[teachers.TeacherFold]:
         options = self.options.teacher
@@ -104,7 +132,9 @@ class DistillationTrainer(SoftLabelTrainer):
             todo = f"Run `nnunet-dml configure -d {dataset} -p {name} -o {name}_kd --teacher TRAINER__PLANS__CONFIGURATION`."
             raise InputError(problem(f"plans {name}", expected="a teacher", found="none", todo=todo))
         folds = (self.fold,) if options.folds == "same" else options.folds
-        return teachers.read_folds(teachers.locate(options.model), folds, options.checkpoint)
+        return teachers.read_folds(
+            teachers.locate(options.model, self.configuration_name), folds, options.checkpoint
+        )
 
     def on_train_end(self) -> None:
         """As upstream's; the teacher's memory is set free."""
@@ -121,7 +151,7 @@ class DistillationTrainer(SoftLabelTrainer):
 
     def train_step(self, batch: dict) -> dict:
         """As upstream's, taught."""
-        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}  # once for both networks
+        batch = self._on_device(batch)
         with self._taught(batch) as seen:
             output = super().train_step(batch)
         self.record.add_terms(self.loss.terms)
@@ -130,7 +160,7 @@ class DistillationTrainer(SoftLabelTrainer):
 
     def validation_step(self, batch: dict) -> dict:
         """As upstream's, taught, so that the losses of training and validation compare."""
-        batch = {**batch, "data": batch["data"].to(self.device, non_blocking=True)}
+        batch = self._on_device(batch)
         with self._taught(batch):
             return super().validation_step(batch)
 

@@ -164,7 +164,12 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         return self._packed(super().get_validation_transforms(scales, *args, **kwargs))
 
     def _packed(self, stock: Any) -> Any:
-        return with_soft_labels(stock, self.layout.soft_channels, soft_maps.SCALE) if self.soft else stock
+        scales = self._map_scales()
+        return with_soft_labels(stock, scales) if scales else stock
+
+    def _map_scales(self) -> list[int]:
+        """The integer of 1.0 of every channel that rides behind the labels."""
+        return [soft_maps.SCALE] * self.layout.soft_channels if self.soft else []
 
     def validation_step(self, batch: dict) -> dict:
         """As upstream's; on soft targets also the sums behind BDice and ECE."""

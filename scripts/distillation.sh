@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# The experiments of docs/results/distillation.md, on the CPU:
+#   bash scripts/distillation.sh DATA WORK [liver|hippocampus|ssl …]
+# DATA holds Dataset017_LiverSlices/ and Dataset004_Hippocampus/; WORK is made and takes everything. Needs the package installed.
+# A training that is finished is not repeated; one that was stopped is resumed.
+set -euo pipefail
+data="$(cd "$1" && pwd)"
+mkdir -p "$2"
+work="$(cd "$2" && pwd)"
+here="$(cd "$(dirname "$0")" && pwd)"
+shift 2
+export nnUNet_raw="$work/raw" nnUNet_preprocessed="$work/preprocessed" nnUNet_results="$work/results" nnUNet_def_n_proc=2
+mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
+eval "$(nnunet-dml env)"
+once() { [ -e "$1" ] || "${@:2}"; } # once WHAT_IT_MAKES COMMAND …
+train() { # train DATASET CONFIGURATION FOLD TRAINER PLANS
+  once "$nnUNet_results/$1/$4__$5__$2/fold_$3/validation/summary.json" \
+    env nnUNet_n_proc_DA=0 nnUNetv2_train "$1" "$2" "$3" -tr "$4" -p "$5" --npz -device cpu --c
+}
+
+# students of a teacher: hard labels alone; + cross-entropy with the teacher; + the Dice semimetric; + KDE
+students() { # students DATASET CONFIGURATION PLANS_OF_THE_TEACHER
+  local model="$1/nnUNetTrainerDML__$3__$2" none="teacher.calibration=none"
+  local plans=(nnunet-dml configure -d "$1" -p "$3" --scale-features 0.25 --overwrite)
+  "${plans[@]}" -o student
+  "${plans[@]}" -o student_ce --teacher "$model" --set $none teacher.overlap_label=1 teacher.overlap_teacher=0
+  "${plans[@]}" -o student_dml --teacher "$model" --set $none
+  "${plans[@]}" -o student_temperature --teacher "$model" --set teacher.calibration=temperature
+  "${plans[@]}" -o student_kde --teacher "$model" --calibration kde
+}
+distil() { # distil DATASET CONFIGURATION PLANS_OF_THE_TEACHER
+  students "$@"
+  for fold in 0 1 2; do
+    train "$1" "$2" $fold nnUNetTrainerDML "$3"
+    train "$1" "$2" $fold nnUNetTrainerDML student
+    for it in ce dml temperature kde; do train "$1" "$2" $fold nnUNetTrainerDML_KD student_$it; done
+  done
+  for model in "$nnUNet_results/$1"/*__"$2"; do
+    nnunet-dml evaluate -d "$1" --model "$model" -o "$model/evaluation"
+  done
+  python "$here/fold_table.py" "$nnUNet_results/$1"/*__"$2"/evaluation
+}
+
+liver() { # CT slices at half their resolution, split by patient
+  once "$nnUNet_raw/Dataset017_LiverSlices" cp -r "$data/Dataset017_LiverSlices" "$nnUNet_raw/"
+  local made="$nnUNet_preprocessed/Dataset017_LiverSlices"
+  once "$made/dataset_fingerprint.json" nnUNetv2_extract_fingerprint -d 17 --verify_dataset_integrity -np 2
+  once "$made/half.json" nnUNetv2_plan_experiment -d 17 -overwrite_target_spacing 999 2 2 -overwrite_plans_name half
+  once "$made/half_2d" nnUNetv2_preprocess -d 17 -c 2d -plans_name half -np 2
+  once "$made/splits_final.json" python "$here/split_by_group.py" 17 '(patient[0-9]+)_.*'
+  nnunet-dml configure -d 17 -p half -o teacher --scale-features 0.5 --batch-size 8 --overwrite --set \
+    training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
+  distil Dataset017_LiverSlices 2d teacher
+}
+
+for part in "${@:-liver hippocampus ssl}"; do for it in $part; do "$it"; done; done
