@@ -1,32 +1,31 @@
-"""Expected calibration error of the top label.
+"""Calibration errors of bins of equal width: of the top label (ECE, MCE) and of each class (SCE).
 
-`reliability_counts` takes batches, checks only shapes, stays on the device, and returns sums that may be
-added up over patches, batches, cases and ranks; `ece_from_counts` finishes them. Over all voxels of many
-cases that is the pooled ECE.
+`reliability_counts` and `classwise_counts` take batches, check only shapes, stay on the device, and return sums
+that may be added up over blocks, patches, batches, cases and ranks; `ece_from_counts` and `mce_from_counts`
+finish them. Over all voxels of many cases that is the pooled error.
+
+Every one of them takes a mask. On the boundary (`labels.boundary_voxels`) they are BECE and BSCE of Wang et al.,
+Jaccard Metric Losses (NeurIPS 2023), near the foreground (`metrics.near_foreground`) the foreground's ECE: over
+all voxels the background hides most of a segmentation's errors.
 """
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from nnunet_dml._checks import check_same_shape
-from nnunet_dml.metrics._arrays import (
-    Array,
-    as_tensor,
-    check_distribution,
-    check_mask,
-    check_shapes,
-    is_label_dtype,
-)
+from nnunet_dml.metrics._arrays import Array
+from nnunet_dml.metrics._bins import binned_sums, check_bins, equal_width
+from nnunet_dml.metrics._voxels import one_case, pieces
 
 BINS = 10
-_ROWS = 1024  # of sums that are added up in the end
 
 
 def expected_calibration_error(
     probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
 ) -> float:
-    r"""Expected calibration error of one case: top label, all voxels, background included.
+    r"""Expected calibration error of one case: top label, background included.
 
     .. math:: \sum_b \frac{n_b}{N} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
 
@@ -41,7 +40,9 @@ def expected_calibration_error(
         mask: `(*spatial)`, boolean: the voxels that count. All by default.
 
     Returns:
-        A value in [0, 1], lower is better; NaN if no voxel counts.
+        A value in [0, 1], lower is better; NaN if no voxel counts. 0 means that in every bin the mean confidence
+        is the share of right voxels, or against soft labels the mean share of raters who agree with the predicted
+        class; so `probs` equal to the soft labels have 0, and so has much else.
 
     Raises:
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
@@ -56,27 +57,92 @@ def expected_calibration_error(
     >>> round(expected_calibration_error(probs, torch.tensor([1, 1, 1])), 4)  # 2/3 · |0.5 − 0.75|
     0.1667
     """
-    p, y = as_tensor(probs, "probs"), as_tensor(reference, "reference")
-    check_shapes(p, leading="C")
-    _check_reference(p, y, class_axis=0)
-    check_distribution(p, "probs")
-    if y.ndim == p.ndim:
-        check_distribution(y, "reference")
-    else:
-        counted = y if mask is None else y[check_mask(as_tensor(mask, "mask").to(y.device), tuple(y.shape))]
-        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < p.shape[0]:
-            raise ValueError(
-                f"Expected `reference` to hold labels 0 to {p.shape[0] - 1}, got {int(counted.min())} to "
-                f"{int(counted.max())}. Leave ignored voxels out with `mask`."
-            )
-    keep = None if mask is None else as_tensor(mask, "mask")[None]
-    return float(ece_from_counts(reliability_counts(p[None], y[None], bins=bins, mask=keep)))
+    p, y, keep = one_case(probs, reference, mask)
+    return float(ece_from_counts(reliability_counts(p, y, bins=bins, mask=keep)))
+
+
+def maximum_calibration_error(
+    probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
+) -> float:
+    r"""Maximum calibration error of one case: the worst bin of the top label, however few voxels it has.
+
+    .. math:: \max_b \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
+
+    Arguments, errors and the meaning of 0 are those of `expected_calibration_error`.
+
+    Returns:
+        A value in [0, 1], at least the ECE; NaN if no voxel counts.
+
+    References:
+        Guo et al., On Calibration of Modern Neural Networks (ICML 2017), Eq. 5.
+
+    >>> foreground = torch.tensor([0.25, 0.75, 1.0])
+    >>> maximum_calibration_error(torch.stack([1 - foreground, foreground]), torch.tensor([1, 1, 1]))
+    0.25
+    """
+    p, y, keep = one_case(probs, reference, mask)
+    return float(mce_from_counts(reliability_counts(p, y, bins=bins, mask=keep)))
+
+
+def classwise_calibration_error(
+    probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
+) -> npt.NDArray[np.float64]:
+    r"""The calibration error of each class's probability (marginal, or class-wise ECE) in one case.
+
+    .. math:: \mathrm{CE}_c = \sum_b \frac{n_{bc}}{N} \left| \overline{y}_{bc} - \overline{p}_{bc} \right|
+
+    A voxel is in the bin of `p_c`, whatever its predicted class. For regions give `complements` one by one: the
+    value under 1 is the region's.
+
+    Args:
+        probs: As in `expected_calibration_error`.
+        reference: As there.
+        bins: How many bins of equal width.
+        mask: `(*spatial)`, boolean: the voxels that count. All by default.
+
+    Returns:
+        `(C,)`, background first, each in [0, 1], lower is better; NaN if no voxel counts. 0 means that in every
+        bin the mean probability is the share of the class, hard or soft.
+
+    Raises:
+        TypeError: As `expected_calibration_error`.
+        ValueError: As `expected_calibration_error`.
+
+    References:
+        Kull et al., Beyond temperature scaling (NeurIPS 2019), Eq. 4; with more than one class, its mean is SCE.
+
+    >>> p = torch.tensor([0.25, 0.75, 1.0])
+    >>> classwise_calibration_error(torch.stack([1 - p, p]), torch.tensor([1, 1, 1])).round(4)  # (0.75 + 0.25) / 3
+    array([0.3333, 0.3333])
+    """
+    p, y, keep = one_case(probs, reference, mask)
+    values: npt.NDArray[np.float64] = (
+        ece_from_counts(classwise_counts(p, y, bins=bins, mask=keep)).cpu().numpy()
+    )
+    return values
+
+
+def static_calibration_error(
+    probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
+) -> float:
+    """Static calibration error (SCE) of one case: the mean of `classwise_calibration_error`, background included.
+
+    Arguments and errors are those of `classwise_calibration_error`.
+
+    Returns:
+        A value in [0, 1], lower is better; NaN if no voxel counts.
+
+    References:
+        Nixon et al., Measuring Calibration in Deep Learning (CVPR workshops 2019), Eq. 3. On the boundary it is
+        the BSCE of Wang et al., Jaccard Metric Losses (NeurIPS 2023), Table 15.
+    """
+    return float(classwise_calibration_error(probs, reference, bins=bins, mask=mask).mean())
 
 
 def reliability_counts(
     probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
 ) -> torch.Tensor:
-    """The sums from which the reliability diagram and the ECE are finished.
+    """The sums from which the reliability diagram, ECE and MCE are finished.
 
     Args:
         probs: `(B, C, *spatial)`, in [0, 1], background first. Values are not checked.
@@ -92,67 +158,69 @@ def reliability_counts(
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
         ValueError: If shapes differ or there is no bin.
     """
-    p, y = as_tensor(probs, "probs"), as_tensor(reference, "reference")
-    check_shapes(p, leading="BC")
-    _check_reference(p, y, class_axis=1)
-    if bins < 1:
-        raise ValueError(f"Expected argument `bins` to be at least 1, got {bins}.")
-    y = y.to(p.device)
-    confidence, top = p.max(1)
-    accuracy = (top == y) if y.ndim < p.ndim else y.gather(1, top[:, None])[:, 0]
-    keep = None
-    if mask is not None:
-        keep = check_mask(as_tensor(mask, "mask").to(p.device), tuple(confidence.shape)).reshape(-1)
-    confidence, accuracy = confidence.reshape(-1), accuracy.reshape(-1)
-    if confidence.dtype.itemsize < 4:
-        confidence = confidence.float()
-    # Compared in the confidences' own precision, so that the float nearest to k/n opens bin k.
-    edges = (torch.arange(1, bins, dtype=torch.float64, device=p.device) / bins).to(confidence.dtype)
-    place = torch.bucketize(confidence, edges, right=True)
-    if keep is not None:
-        place = torch.where(
-            keep, place, bins
-        )  # a bin of those that do not count: nothing waits for the device
-    rows = 1
-    if p.device.type != "cpu":  # thousands of threads that add to ten numbers would wait for one another
-        rows = _ROWS
-        place += (bins + 1) * (torch.arange(len(place), device=p.device) % rows)
-    counts = torch.zeros(3, rows * (bins + 1), dtype=torch.float64, device=p.device)
-    for count, values in zip(counts, (torch.ones_like(confidence), confidence, accuracy), strict=True):
-        count.index_add_(0, place, values.double())
-    return counts.view(3, rows, bins + 1).sum(1)[:, :bins]
+    check_bins(bins)
+    total = torch.zeros(3, bins, dtype=torch.float64)
+    for piece in pieces(probs, reference, mask):
+        confidence, accuracy = piece.top()
+        place = equal_width(confidence, bins)
+        total = total.to(place.device) + binned_sums(place, confidence, accuracy, bins=bins, keep=piece.keep)
+    return total
+
+
+def classwise_counts(
+    probs: Array, reference: Array, *, bins: int = BINS, mask: Array | None = None
+) -> torch.Tensor:
+    """The sums from which each class's reliability diagram and calibration error are finished.
+
+    Args:
+        probs: As in `reliability_counts`.
+        reference: As there.
+        bins: How many bins of equal width.
+        mask: `(B, *spatial)`, boolean: the voxels that count. All by default.
+
+    Returns:
+        float64 `(C, 3, bins)` on the device of `probs`: number of voxels, sum of their probabilities of the
+        class, sum of their shares of it.
+
+    Raises:
+        TypeError: As `reliability_counts`.
+        ValueError: As `reliability_counts`.
+    """
+    check_bins(bins)
+    total: torch.Tensor | None = None
+    for piece in pieces(probs, reference, mask):
+        sums = [
+            binned_sums(equal_width(values, bins), values, piece.truth(c), bins=bins, keep=piece.keep)
+            for c, values in enumerate(piece.probs)
+        ]
+        total = torch.stack(sums) if total is None else total + torch.stack(sums)
+    return torch.zeros(probs.shape[1], 3, bins, dtype=torch.float64) if total is None else total
 
 
 def ece_from_counts(counts: torch.Tensor) -> torch.Tensor:
-    """ECE from `reliability_counts` of one case, or from the sum over many.
+    """ECE from `reliability_counts` or `classwise_counts` of one case, or from the sum over many.
 
     Args:
-        counts: `(3, bins)`.
+        counts: `(…, 3, bins)`.
 
     Returns:
-        A scalar float64 in [0, 1]; NaN if no voxel was counted.
+        float64 `(…)` in [0, 1]; NaN if no voxel was counted.
     """
-    number, confidence, accuracy = counts
-    gap: torch.Tensor = (accuracy - confidence).abs().sum()
-    error: torch.Tensor = gap / number.sum()
+    number, confidence, accuracy = counts.unbind(-2)
+    gap: torch.Tensor = (accuracy - confidence).abs().sum(-1)
+    error: torch.Tensor = gap / number.sum(-1)
     return error
 
 
-def _check_reference(probs: torch.Tensor, reference: torch.Tensor, *, class_axis: int) -> None:
-    """The number of axes says what the reference is; its type must agree, nothing is guessed."""
-    labels_shape = (*probs.shape[:class_axis], *probs.shape[class_axis + 1 :])
-    if reference.ndim == probs.ndim:
-        check_same_shape("reference", reference.shape, "probs", probs.shape)
-        if not reference.dtype.is_floating_point:
-            raise TypeError(
-                f"Expected a soft `reference` of shape {tuple(probs.shape)} to hold fractions, got dtype "
-                f"{reference.dtype}. Convert one-hot maps to float, or give labels of shape {labels_shape}."
-            )
-    else:
-        check_same_shape("reference", reference.shape, "probs without its classes", labels_shape)
-        if not is_label_dtype(reference):
-            raise TypeError(
-                f"Expected a label `reference` of shape {labels_shape} to hold integers, "
-                f"got dtype {reference.dtype}. "
-                f"Soft labels have the shape of `probs`, {tuple(probs.shape)}."
-            )
+def mce_from_counts(counts: torch.Tensor) -> torch.Tensor:
+    """MCE from `reliability_counts` or `classwise_counts` of one case, or from the sum over many.
+
+    Args:
+        counts: `(…, 3, bins)`.
+
+    Returns:
+        float64 `(…)` in [0, 1]; NaN if no voxel was counted.
+    """
+    number, confidence, accuracy = counts.unbind(-2)
+    gaps = torch.where(number > 0, ((accuracy - confidence) / number).abs(), -1)
+    return torch.where(number.sum(-1) > 0, gaps.amax(-1), torch.nan)
