@@ -168,9 +168,10 @@ def _check_teacher(options: dict[str, Any]) -> None:
     """Refuse a teacher that has not been trained; whether it fits the student is seen at the training's start."""
     teacher = Options.model_validate(options).teacher
     if teacher.model is not None:
-        from nnunet_dml.nnunet.teacher import locate, trained_folds  # nnU-Net takes seconds to import
+        from nnunet_dml.nnunet.teacher import locate, meant, trained_folds  # slow: nnU-Net
 
-        trained_folds(locate(teacher.model), teacher.checkpoint)
+        for folder in meant(teacher.model) or [locate(teacher.model)]:
+            trained_folds(folder, teacher.checkpoint)
 
 
 def _change_networks(

@@ -20,6 +20,7 @@ from nnunet_dml._folders import folder_if_there
 from nnunet_dml.nnunet.checkpoints import load_checkpoint
 
 OFFLINE = "Use the offline teacher (`nnunet-dml teach`), which does not need that."
+CONFIGURATION = "{configuration}"
 _WRAPPERS = ("module.", "_orig_mod.")  # what DDP and torch.compile put before the names of weights
 
 
@@ -79,6 +80,11 @@ class TeacherFold:
         return self.path.parent.name.removeprefix("fold_")
 
     @property
+    def name(self) -> str:
+        """Its configuration, such as `2d`."""
+        return str(self.content["init_args"]["configuration"])
+
+    @property
     def plans(self) -> PlansManager:
         """The plans that it was trained with."""
         return PlansManager(self.content["init_args"]["plans"])
@@ -86,7 +92,7 @@ class TeacherFold:
     @property
     def configuration(self) -> ConfigurationManager:
         """The configuration that it was trained with."""
-        return self.plans.get_configuration(self.content["init_args"]["configuration"])
+        return self.plans.get_configuration(self.name)
 
     @property
     def dataset_json(self) -> dict[str, Any]:
@@ -94,9 +100,20 @@ class TeacherFold:
         return self.content["init_args"]["dataset_json"]
 
 
-def locate(model: str) -> Path:
-    """The folder of a teacher, absolute or from nnUNet_results on; it need not exist."""
-    return (folder_if_there("nnUNet_results") or Path()) / model
+def locate(model: str, configuration: str = CONFIGURATION) -> Path:
+    """The folder of a teacher; it need not exist.
+
+    Args:
+        model: Absolute or from nnUNet_results on, as `teacher.model` in plans.
+        configuration: The student's, for `{configuration}` in it.
+    """
+    return (folder_if_there("nnUNet_results") or Path()) / model.replace(CONFIGURATION, configuration)
+
+
+def meant(model: str) -> list[Path]:
+    """The folders that a teacher's name may mean, of any configuration; those that exist."""
+    folder = locate(model)
+    return sorted(folder.parent.glob(folder.name.replace(CONFIGURATION, "*")))
 
 
 def find(model: str, dataset: str) -> str:
@@ -104,6 +121,7 @@ def find(model: str, dataset: str) -> str:
 
     Args:
         model: Its folder's name in nnUNet_results/<dataset>, or a path: from nnUNet_results on, from here on, absolute.
+            `{configuration}` in the name stands for the student's.
         dataset: Name of the student's data set.
 
     Raises:
@@ -112,7 +130,7 @@ def find(model: str, dataset: str) -> str:
     results = folder_if_there("nnUNet_results")
     places = [Path(model)] if results is None else [results / dataset / model, results / model, Path(model)]
     for folder in places:
-        if folder.is_dir():
+        if meant(str(folder.absolute())):
             return portable(folder)
     known = (
         [] if results is None else sorted(it.parent.name for it in (results / dataset).glob("*/plans.json"))

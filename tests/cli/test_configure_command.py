@@ -293,6 +293,14 @@ class TestTeacher:
         width = json.loads((folder / "mine.json").read_text())["configurations"]["2d"]["architecture"]
         assert width["arch_kwargs"]["features_per_stage"] == [8, 16, 32]
 
+    def test_of_the_students_configuration(self, folder, model, capsys):
+        anyone = self.NAME.replace("2d", "{configuration}")
+        assert configure("-o", "mine", "--teacher", anyone) == 0
+        assert self.options(folder) == {"model": f"{folder.name}/{anyone}"}
+        model.with_name(self.NAME.replace("2d", "3d_lowres")).mkdir()
+        assert configure("-o", "two", "--teacher", anyone) == 2
+        assert "__3d_lowres: expected a fold with checkpoint_final.pth, found none" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [

@@ -146,6 +146,12 @@ def test_where_it_is_written_and_found_again(folder, tmp_path, monkeypatch):
     for named in (NAME, stored, f"{tmp_path}/{stored}", f"{tmp_path}/{DATASET}/../{stored}"):
         assert find(named, DATASET) == stored
     assert locate(stored) == folder
+    anyone = f"{DATASET}/{NAME.replace('2d', '{configuration}')}"
+    assert find(anyone.split("/")[1], DATASET) == find(anyone, DATASET) == anyone
+    assert locate(anyone, "2d") == folder
+    assert locate(anyone, "3d_lowres") == folder.parent / NAME.replace("2d", "3d_lowres")
+    with pytest.raises(InputError, match="expected a model's folder"):
+        find("Other__nnUNetPlans__{configuration}", DATASET)
     moved = tmp_path / "moved"
     (moved / stored).mkdir(parents=True)
     monkeypatch.setenv("nnUNet_results", str(moved))
