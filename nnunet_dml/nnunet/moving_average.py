@@ -62,9 +62,8 @@ class MovingAverage:
 
     def swap(self) -> None:
         """Exchange the network's weights and the average, exactly; a second call undoes it."""
-        pairs = zip(self._network.state_dict().values(), self.module.state_dict().values(), strict=True)
         with torch.no_grad():
-            for weight, average in pairs:
+            for weight, average in zip(_tensors(self._network), _tensors(self.module), strict=True):
                 kept = weight.clone()
                 weight.copy_(average)
                 average.copy_(kept)
@@ -90,3 +89,8 @@ class MovingAverage:
         weights: Mapping[str, Tensor] = state["weights"]
         self._network.load_state_dict(weights)
         self._average.n_averaged.fill_(state["updates"])
+
+
+def _tensors(network: nn.Module) -> list[Tensor]:
+    """Every weight and buffer once: in a state_dict those that several modules share, as in nnU-Net's, come again."""
+    return [*network.parameters(), *network.buffers()]

@@ -89,7 +89,8 @@ class SemiSupervisedTrainer(SoftLabelTrainer):
 
     def _take_student(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         assert self.average is not None
-        self.average.resume(state.pop(STATE))
+        if STATE in state:
+            self.average.resume(state.pop(STATE))
 
     def _build_loss(self) -> nn.Module:
         asked, arguments = self.options.unlabelled, self._loss_arguments()
