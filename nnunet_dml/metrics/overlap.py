@@ -20,9 +20,9 @@ from nnunet_dml.metrics._arrays import (
     check_distribution,
     check_mask,
     check_shapes,
-    is_label_dtype,
 )
 from nnunet_dml.metrics.empty_cases import overlap_ratio
+from nnunet_dml.metrics.sets import dice_from_counts, label_maps, overlap_counts
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """QUBIQ's levels."""
@@ -52,7 +52,7 @@ def dice(prediction: Array, reference: Array, *, mask: Array | None = None) -> f
     >>> dice(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 0]))  # 2 · 1 / (2 + 1)
     0.6666666666666666
     """
-    tensors = _label_maps(prediction, reference)
+    tensors = label_maps(prediction, reference)
     for name, tensor in zip(("prediction", "reference"), tensors, strict=True):
         if tensor.dtype != torch.bool and bool(((tensor != 0) & (tensor != 1)).any()):
             raise ValueError(f"Expected `{name}` to hold 0 and 1 only. For label maps call `dice_per_class`.")
@@ -80,23 +80,8 @@ def dice_per_class(
     >>> dice_per_class(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), num_classes=4).round(3).tolist()
     [0.667, 0.667, 1.0]
     """
-    first, second = _label_maps(prediction, reference)
-    if mask is not None:
-        keep = check_mask(as_tensor(mask, "mask").to(first.device), tuple(first.shape))
-        first, second = first[keep], second[keep]
-    for name, tensor in (("prediction", first), ("reference", second)):
-        if tensor.numel() and not 0 <= int(tensor.min()) <= int(tensor.max()) < num_classes:
-            raise ValueError(
-                f"Expected `{name}` to hold labels 0 to {num_classes - 1}, "
-                f"got {int(tensor.min())} to {int(tensor.max())}."
-            )
-    first, second = first.reshape(-1).long(), second.reshape(-1).long()
-    pairs = torch.bincount(num_classes * first + second, minlength=num_classes**2).reshape(
-        num_classes, num_classes
-    )
-    values: npt.NDArray[np.float64] = (
-        overlap_ratio(2 * pairs.diagonal(), pairs.sum(0) + pairs.sum(1))[1:].cpu().numpy()
-    )
+    counts = overlap_counts(prediction, reference, num_classes=num_classes, mask=mask)
+    values: npt.NDArray[np.float64] = dice_from_counts(counts)[1:].cpu().numpy()
     return values
 
 
@@ -215,18 +200,6 @@ def check_thresholds(thresholds: Sequence[float]) -> None:
     """Raise `ValueError` unless there are thresholds and all are in (0, 1]."""
     if not len(thresholds) or not all(0 < t <= 1 for t in thresholds):
         raise ValueError(f"Expected argument `thresholds` to be levels in (0, 1], got {list(thresholds)}.")
-
-
-def _label_maps(prediction: Array, reference: Array) -> tuple[torch.Tensor, torch.Tensor]:
-    first, second = as_tensor(prediction, "prediction"), as_tensor(reference, "reference")
-    for name, tensor in (("prediction", first), ("reference", second)):
-        if not is_label_dtype(tensor):
-            raise TypeError(
-                f"Expected `{name}` to hold integers or booleans, got dtype {tensor.dtype}. "
-                "Probabilities need a threshold or an argmax first."
-            )
-    check_same_shape("prediction", first.shape, "reference", second.shape)
-    return first, second.to(first.device)
 
 
 def thresholds_both_empty(counts: torch.Tensor) -> torch.Tensor:
