@@ -1,0 +1,297 @@
+"""A teacher on another grid than its student's: `nnunet-dml teach`, and a training from its maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+from nnunet_dml.cli.main import main
+from nnunet_dml.labels.storage import quantise, verify_soft_map
+from nnunet_dml.nnunet import trainers
+from nnunet_dml.nnunet.map_making import to_grid
+from nnunet_dml.nnunet.options import merge
+from nnunet_dml.nnunet.teacher_maps import SCALE
+from tests.conftest import set_folders
+from tests.nnunet import mode_helpers as here
+from tests.nnunet.mode_helpers import disc
+from tests.nnunet.test_sources import refusal
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
+
+TEACHER = "nnUNetTrainerConfigured__coarse__2d"
+SETS = {
+    970: ("Labels", {"background": 0, "rim": 1, "core": 2}),
+    971: ("Regions", {"background": 0, "whole": [1, 2], "core": [2]}),
+}
+
+
+def make(folders, number):
+    """A data set with a teacher of fold 0 on a grid of half the resolution, and plans `fine` of a student."""
+    name, labels = SETS[number]
+    dataset, shape = f"Dataset{number}_{name}", (32, 32)
+    images, raters, noise = {}, {}, np.random.default_rng(0)
+    for i in range(5):
+        mask = np.zeros(shape, np.uint8)
+        mask[disc(shape, 0.5, (0.05 * i, 0.1))] = 1
+        mask[disc(shape, 0.25, (0.05 * i, 0.1))] = 2
+        raters[f"case{i}"] = {"a": mask, "b": np.roll(mask, 2, 0)}
+        images[f"case{i}"] = [(100 + 50 * mask + noise.normal(0, 5, shape)).astype(np.float32)]
+    more = {"regions_class_order": [1, 2]} if "whole" in labels else {}
+    consensus = {case: masks["a"] for case, masks in raters.items()}
+    here.write_raw(folders.raw / dataset, images, raters, consensus, labels, **more)
+    here.plan(number)
+    here.preprocess(number, ["2d"], ["uniform", "random"])
+    coarse = here.read_json(folders.preprocessed / dataset / "nnUNetPlans.json")
+    coarse["plans_name"] = "coarse"
+    coarse["configurations"]["2d"] |= {"spacing": [2.0, 2.0], "data_identifier": "coarse_2d"}
+    (folders.preprocessed / dataset / "coarse.json").write_text(json.dumps(coarse))
+    with here.threads_for_processes():
+        here.stock.preprocess([number], "coarse", ["2d"], num_processes=[1], show_progress_bar=False)
+    edit = folders.preprocessed / dataset / "coarse.json"
+    here.configure(number, "narrow", plans="coarse")
+    narrow = here.read_json(folders.preprocessed / dataset / "narrow.json")
+    edit.write_text(json.dumps(narrow | {"plans_name": "coarse"}))
+    here.train(number, "2d", "coarse", "nnUNetTrainerConfigured")
+    here.configure(number, "fine")
+    return dataset
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The data sets, made when they are asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        folders = set_folders(patch, tmp_path_factory.mktemp("offline"))
+        made = {}
+
+        def dataset(number):
+            if number not in made:
+                made[number] = make(folders, number)
+            return made[number]
+
+        folders.dataset = dataset
+        yield folders
+
+
+def teach(world, *more, number=970, name="plain", status=0):
+    world.dataset(number)
+    arguments = ["teach", "-d", number, "-p", "fine", "-c", "2d", "-f", "0", "--name", name,
+                 "--teacher", TEACHER, "-device", "cpu", "--disable_tta", *more]  # fmt: skip
+    assert main([str(it) for it in arguments]) == status
+
+
+def maps_of(world, name, number=970, fold=0):
+    return world.preprocessed / world.dataset(number) / "nnUNetPlans_2d_soft" / f"teacher_{name}_fold_{fold}"
+
+
+def build(world, number=970, name="plain", fold=0, *, start=True, **groups):
+    """A student."""
+    folder = world.preprocessed / world.dataset(number)
+    plans = here.read_json(folder / "fine.json")
+    options = merge(plans["nnunet_dml"], {"teacher": {"maps": name}}, groups)
+    plans |= {"continue_training": False, "nnunet_dml": options}
+    trainer = trainers.nnUNetTrainerDML_KD(
+        plans, "2d", fold, here.read_json(folder / "dataset.json"), here.CPU
+    )
+    if start:
+        trainer.initialize()
+        trainer.on_train_start()
+    return trainer
+
+
+def by_nnunet(world, number, case):
+    """(C, 1, y, x): the teacher's probabilities as nnU-Net's own predictor gives them."""
+    predictor = nnUNetPredictor(device=here.CPU, use_mirroring=False, allow_tqdm=False)
+    model = world.results / world.dataset(number) / TEACHER
+    predictor.initialize_from_trained_model_folder(str(model), (0,))
+    reader = predictor.plans_manager.image_reader_writer_class()
+    image = world.raw / world.dataset(number) / "imagesTr" / f"{case}_0000.nii.gz"
+    return predictor.predict_single_npy_array(*reader.read_images([str(image)]), None, None, True)[1]
+
+
+@pytest.mark.parametrize("number", SETS)
+def test_without_calibration_the_maps_are_what_nnunet_predicts(world, number):
+    teach(world, "--calibration", "none", number=number)
+    for case in ("case0", "case4"):
+        probs = by_nnunet(world, number, case)
+        if number == 970:
+            probs = probs[1:]
+        stored = verify_soft_map(maps_of(world, "plain", number) / f"{case}.b2nd")
+        assert stored.scale == SCALE
+        np.testing.assert_allclose(stored.load(), probs, atol=1 / SCALE)
+
+
+def test_regions_may_overlap():
+    halves = np.full((2, 1, 2, 2), 0.9, np.float32)
+    assert quantise(halves, bits=16, exclusive=False).min() == round(0.9 * SCALE)
+    assert quantise(halves, bits=16)[:, 0, 0, 0].sum() == SCALE
+    properties = {"spacing": [999.0, 1.0, 1.0]}
+
+    class Same:
+        transpose_forward, spacing = [0, 1, 2], [1.0, 1.0]
+
+        @staticmethod
+        def resampling_fn_probabilities(array, *_):
+            return array
+
+    kept = to_grid(halves, properties, (1, 2, 2), Same, Same, exclusive=False)
+    np.testing.assert_array_equal(kept, halves)
+    shared = to_grid(halves, properties, (1, 2, 2), Same, Same)
+    np.testing.assert_allclose(shared, 0.5)
+
+
+def test_kde_only_changes_voxels_near_boundaries_and_wrong_ones(world, capsys):
+    teach(world, "--calibration", "none")
+    teach(world, "--calibration", "kde", "--bandwidth", "0.05", name="kde")
+    said = capsys.readouterr().out
+    assert "fold 0: 5 made, 0 kept" in said
+    assert "calibrated" in said.splitlines()[-2]
+    record = json.loads((maps_of(world, "kde") / "teacher.json").read_text())
+    assert record["ece_calibrated"] < record["ece"]
+    plain, kde = (verify_soft_map(maps_of(world, name) / "case1.b2nd").load() for name in ("plain", "kde"))
+    changed = (np.abs(plain - kde) > 1e-3).any(0)
+    assert changed.any()
+    labels = _consensus(world, "case1")
+    background = np.stack([1 - plain.sum(0), *plain])
+    wrong = background.argmax(0) != labels
+    padded = np.pad(labels, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    boundary = windows.max((-1, -2)) != windows.min((-1, -2))
+    assert not (changed & ~(wrong | boundary)).any()
+
+
+def _consensus(world, case):
+    path = world.raw / world.dataset(970) / "labelsTr" / f"{case}.nii.gz"
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))[None]
+
+
+def test_what_is_up_to_date_is_kept_and_the_rest_made_the_same_again(world, capsys):
+    teach(world, "--calibration", "kde", name="again")
+    folder = maps_of(world, "again")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "case2.b2nd").write_bytes(before["case2.b2nd"][:-20])
+    (folder / "case3.b2nd").unlink()
+    capsys.readouterr()
+    teach(world, "--calibration", "kde", name="again")
+    assert "2 made, 3 kept" in capsys.readouterr().out
+    for name in ("case2.b2nd", "case3.b2nd", "case0.b2nd"):
+        assert (folder / name).read_bytes() == before[name], name
+    teach(world, "--calibration", "kde", "--bandwidth", "0.1", name="again")
+    assert "5 made, 0 kept" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("calibration", ["kde", "temperature"])
+def test_the_parameter_is_chosen(world, calibration, capsys):
+    parameter = {"kde": "bandwidth", "temperature": "temperature"}[calibration]
+    more = ["--set", f"teacher.{parameter}=auto"]
+    teach(world, "--calibration", calibration, *more, name=calibration)
+    record = json.loads((maps_of(world, calibration) / "teacher.json").read_text())
+    assert record["parameter"] > 0
+    assert f"The teacher's {parameter} is {record['parameter']:.4g}" in "".join(capsys.readouterr())
+
+
+class TestTraining:
+    @pytest.mark.parametrize("number", SETS)
+    @pytest.mark.parametrize("source", ["hard", "uniform", "random"])
+    @pytest.mark.parametrize("deep", [True, False])
+    def test_what_reaches_the_loss(self, world, number, source, deep):
+        teach(world, "--calibration", "none", number=number)
+        groups = {"labels": {"source": source}, "loss": {"deep_supervision": deep}}
+        trainer = build(world, number, **groups)
+        batch = next(trainer.dataloader_val)  # no augmentation; nnU-Net pads the 32 × 32 images to its patch
+        probs, labels, _ = trainer._see(trainer._on_device(dict(batch)))
+        (case,) = {str(it) for it in batch["keys"]}
+        expected = torch.from_numpy(by_nnunet(world, number, case)[:, 0])
+        found = torch.nn.functional.unfold(probs[:1], 32).view(len(expected), 32, 32, -1)
+        nearest = (found - expected[..., None]).abs().amax((0, 1, 2)).min()
+        assert nearest < 1e-3
+        assert labels.shape == probs.shape
+        if source != "uniform":
+            assert set(labels.unique().tolist()) <= {0.0, 1.0}
+        else:
+            assert ((labels - 0.5).abs() < 0.01).any()
+        trainer.on_train_epoch_start()
+        loss = trainer.train_step(next(trainer.dataloader_train))
+        assert np.isfinite(loss["loss"])
+        with torch.no_grad():
+            assert np.isfinite(trainer.validation_step(next(trainer.dataloader_val))["loss"])
+
+    def test_the_whole_way(self, world, capsys):
+        teach(world)
+        here.command("configure", "-d", 970, "-p", "fine", "-o", "taught", "--set", "teacher.maps=plain")
+        here.train(970, "2d", "taught", "nnUNetTrainerDML_KD")
+        log = capsys.readouterr().out
+        assert f"Taught by the maps plain of {world.dataset(970)}/{TEACHER}, calibration: kde." in log
+        model = world.results / world.dataset(970) / "nnUNetTrainerDML_KD__taught__2d" / "fold_0"
+        assert (model / "validation" / "summary.json").is_file()
+
+    def test_maps_are_missing_or_damaged(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, name="absent"))
+        assert (
+            "teacher_absent_fold_0/teacher.json: expected a file, found none. Run `nnunet-dml teach"
+            in message
+        )
+        teach(world, name="holes")
+        (maps_of(world, "holes") / "case1.b2nd").unlink()
+        (maps_of(world, "holes") / "case2.b2nd").write_bytes(b"nothing")
+        message = refusal(capsys, lambda: build(world, name="holes"))
+        assert "found case1 (missing), case2 (damaged)" in message
+
+    def test_maps_of_another_split(self, world, capsys):
+        teach(world, name="split")
+        here.edit_json(maps_of(world, "split") / "teacher.json", lambda it: it.update(held_back=["case9"]))
+        message = refusal(capsys, lambda: build(world, name="split"))
+        assert "not trained on the validation cases of the student" in message
+
+    def test_maps_and_options_of_a_model(self, world, capsys):
+        message = refusal(capsys, lambda: build(world, teacher={"bandwidth": 0.1}, start=False))
+        assert "teacher.maps is set, and teacher.bandwidth" in message
+
+
+class TestRefusals:
+    def test_a_teacher_that_has_seen_the_validation_cases(self, world, capsys):
+        teach(world, "-f", "1", "--teacher-folds", "0", name="leak", status=2)
+        assert "not trained on the validation cases of the student (fold 1 of" in capsys.readouterr().err
+        assert not maps_of(world, "leak", fold=1).exists()
+
+    def test_other_labels(self, world, capsys):
+        world.dataset(971)
+        other = f"{world.dataset(971)}/{TEACHER}"
+        teach(world, "--teacher", other, name="other", status=2)
+        assert "found one of regions" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            (("-f", "7"), "-f: expected folds 0 to 4 of"),
+            (("-f", "x"), "-f: expected numbers of folds, or all, found x"),
+            (("--name", "a/b"), "--name: expected letters"),
+            (("--teacher", "nobody"), "--teacher nobody: expected a model's folder"),
+            (("--bandwidth", "0"), "bad value 0 of teacher.bandwidth"),
+            (("-c", "3d_fullres"), "expected a configuration 3d_fullres"),
+            (("-p", "nobody"), "nobody.json"),
+            (("--set", "loss.gamma=2"), "--set: expected options teacher."),
+        ],
+    )
+    def test_bad_arguments(self, world, capsys, more, words):
+        teach(world, *more, name="refused", status=2)
+        message = capsys.readouterr().err
+        assert words in message
+        assert "Traceback" not in message
+        assert not maps_of(world, "refused").exists()
+
+    def test_an_image_is_gone(self, world, capsys):
+        image = world.raw / world.dataset(970) / "imagesTr" / "case3_0000.nii.gz"
+        hidden = image.with_name("hidden")
+        image.rename(hidden)
+        try:
+            teach(world, name="gone", status=2)
+        finally:
+            hidden.rename(image)
+        assert "case3" in capsys.readouterr().err
+        assert not list(Path(maps_of(world, "gone")).glob("*"))
