@@ -29,7 +29,17 @@ def scene(number, side=SIDE, dimensions=2, channels=1):
 
 
 def make_world(
-    patch, base, dataset, *, labelled=6, unlabelled=4, dimensions=2, channels=1, labels=None, ignored=False
+    patch,
+    base,
+    dataset,
+    *,
+    labelled=6,
+    unlabelled=4,
+    dimensions=2,
+    channels=1,
+    batch_size=2,
+    labels=None,
+    ignored=False,
 ):
     """A data set in nnU-Net's folders, planned, preprocessed; plans `tiny`.
 
@@ -71,7 +81,7 @@ def make_world(
             show_progress_bar=False,
         )
     here.command("preprocess", "-d", folders.number, "-c", folders.configuration, "-np", "1")
-    here.configure(folders.number, "tiny")
+    here.configure(folders.number, "tiny", batch_size=batch_size)
     return folders
 
 
