@@ -53,4 +53,38 @@ liver() { # CT slices at half their resolution, split by patient
   distil Dataset017_LiverSlices 2d teacher
 }
 
+hippocampus() { # MR in 3D
+  once "$nnUNet_raw/Dataset004_Hippocampus" cp -r "$data/Dataset004_Hippocampus" "$nnUNet_raw/"
+  local made="$nnUNet_preprocessed/Dataset004_Hippocampus"
+  once "$made/nnUNetPlans_3d_fullres" nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --verify_dataset_integrity -npfp 2 -np 2
+  nnunet-dml configure -d 4 -o teacher --scale-features 0.5 --overwrite --set \
+    training.epochs=30 training.iterations=25 training.val_iterations=5 training.seed=1234
+  distil Dataset004_Hippocampus 3d_fullres teacher
+}
+
+ssl() { # the same slices with labels of 5 training patients (a tenth), the others' images without
+  for fold in 0 1 2; do
+    local id=$((21 + fold)) name="Dataset02$((1 + fold))_LiverFew$fold"
+    local made="$nnUNet_preprocessed/$name"
+    once "$nnUNet_raw/$name" python "$here/few_labels.py" Dataset017_LiverSlices $fold '(patient[0-9]+)_.*' 5 "$name"
+    once "$made/dataset_fingerprint.json" nnUNetv2_extract_fingerprint -d $id --verify_dataset_integrity -np 2
+    once "$made/half.json" nnUNetv2_plan_experiment -d $id -overwrite_target_spacing 999 2 2 -overwrite_plans_name half
+    once "$made/half_2d" nnUNetv2_preprocess -d $id -c 2d -plans_name half -np 2
+    nnunet-dml configure -d $id -p half -o few --scale-features 0.25 --batch-size 8 --overwrite --set \
+      training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
+    nnunet-dml preprocess -d $id -p few -c 2d
+    for trainer in nnUNetTrainerDML nnUNetTrainerDML_BLS nnUNetTrainerDML_SSL; do
+      train "$name" 2d 0 $trainer few
+      nnunet-dml evaluate -d $id --model "$nnUNet_results/$name/${trainer}__few__2d" -o "$work/ssl/${trainer}_$fold"
+    done
+  done
+  for trainer in nnUNetTrainerDML nnUNetTrainerDML_BLS nnUNetTrainerDML_SSL; do # the three data sets as three folds
+    mkdir -p "$work/ssl/$trainer"
+    for fold in 0 1 2; do
+      sed -e "1{/^case,/{$([ $fold = 0 ] || echo d)}}" -e "s/^\([^,]*\),0,/\1,$fold,/" "$work/ssl/${trainer}_$fold/cases.csv"
+    done >"$work/ssl/$trainer/cases.csv"
+  done
+  python "$here/fold_table.py" "$work"/ssl/nnUNetTrainerDML "$work"/ssl/nnUNetTrainerDML_{BLS,SSL}
+}
+
 for part in "${@:-liver hippocampus ssl}"; do for it in $part; do "$it"; done; done
