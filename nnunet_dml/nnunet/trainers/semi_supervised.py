@@ -112,7 +112,10 @@ class SemiSupervisedTrainer(SoftLabelTrainer):
         super().on_train_start()
         assert self.average is not None
         self.average.begin()
-        self.print_to_log_file(f"{len(self.unlabelled_cases)} unlabelled cases join in.")
+        first = self.options.unlabelled.start_epoch
+        self.print_to_log_file(
+            f"{len(self.unlabelled_cases)} unlabelled cases join in from epoch {first} on."
+        )
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Upstream's two, and a third one of unlabelled patches."""
