@@ -3,9 +3,10 @@
 python benchmarks/kde_speed.py [--size 512] [--classes 3] [--keys 1000] [--bandwidth 1e-3] [--rounds 5] [--threads 1]
 
 The direct version is Eq. 21 and 23 of Dice Semimetric Losses with voxels, keys and classes in one tensor, in log
-space and float32, as one would write it down. Times are medians (min–max) in alternation; "chosen" voxels are the
-wrong ones and those near a boundary, their choice and that of the keys counted in. Memory is how much the resident size
-of a fresh process grows by one call at most. Errors are against float64 on 2,000 voxels, half of them chosen ones.
+space and float32, as one would write it down. Times are seconds of the processor, all threads together (other work on the
+machine counts little), medians (min–max) in alternation; "chosen" voxels are the wrong ones and those near a
+boundary, their choice and that of the keys counted in. Memory is how much the resident size of a fresh process
+grows by one call at most. Errors are against float64 on 2,000 voxels, half of them chosen ones.
 """
 
 from __future__ import annotations
@@ -118,10 +119,10 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in made}
     for i in range(options.rounds + 1):
         for name in list(made) if i % 2 == 0 else list(reversed(made)):
-            start = time.perf_counter()
+            start = time.process_time()
             made[name]()
             if i:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     first = next(iter(made))
     for name, values in times.items():
         median = statistics.median(values)
