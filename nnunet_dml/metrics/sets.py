@@ -179,9 +179,9 @@ def soft_overlap_counts(probs: Array, reference: Array, *, mask: Array | None = 
         columns = []
         for c, values in enumerate(piece.probs):
             share = piece.truth(c).to(values.dtype)
-            rows = (torch.minimum(values, share), values, share)
+            rows = [torch.minimum(values, share), values, share]
             if piece.keep is not None:
-                rows = tuple(torch.where(piece.keep, row, 0) for row in rows)
+                rows = [torch.where(piece.keep, row, 0) for row in rows]
             columns.append(torch.stack([row.sum(dtype=torch.float64) for row in rows]))
         total = total.to(piece.probs.device) + torch.stack(columns, dim=1)
     return total

@@ -1,11 +1,13 @@
 """Surface Dice and the 95th percentile of the surface distances, from MONAI.
 
-MONAI needs PyTorch and NumPy only, is kept, and is tested against DeepMind's `surface-distance`, whose only release
-does not run on NumPy 1.24 to 1.26. Importing it takes seconds, so that is done on the first call.
+MONAI needs PyTorch and NumPy only, and is kept. (DeepMind's `surface-distance`, which has the same surface Dice, is not:
+its one release does not run on NumPy 1.24 to 1.26.) Importing MONAI takes many seconds, so that is done on the first
+call.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -52,9 +54,13 @@ def surface_dice(prediction: Array, reference: Array, *, spacing: Sequence[float
     from monai.metrics import compute_surface_dice
 
     first, second = (mask[None, None].float() for mask in pair)
-    value = compute_surface_dice(
-        first, second, [tolerance], include_background=True, spacing=sizes, use_subvoxels=True
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of an argument that MONAI 1.5 and 1.6 give themselves
+        value = compute_surface_dice(
+            first, second, [tolerance], include_background=True, spacing=sizes, use_subvoxels=True
+        )
     return float(value)
 
 
@@ -94,7 +100,13 @@ def hausdorff_distance_95(prediction: Array, reference: Array, *, spacing: Seque
     from monai.metrics import compute_hausdorff_distance
 
     first, second = (mask[None, None].float() for mask in pair)
-    value = compute_hausdorff_distance(first, second, include_background=True, percentile=95, spacing=sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of an argument that MONAI 1.5 and 1.6 give themselves
+        value = compute_hausdorff_distance(
+            first, second, include_background=True, percentile=95, spacing=sizes
+        )
     return float(value)
 
 
