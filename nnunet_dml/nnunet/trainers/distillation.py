@@ -50,7 +50,6 @@ class DistillationTrainer(SoftLabelTrainer):
         if self.options.teacher.maps is not None and self.preprocessed_dataset_folder_base is not None:
             self.maps = TeacherMaps.of(self, self.options.teacher.maps)
         self.calibration = TeacherCalibration(self.options.teacher, independent=self.independent)
-        self.record: TeachingRecord | None = None  # made anew in every epoch
         lambdas = {"ce": self.options.loss.weight_ce, "overlap": self.options.loss.weight_overlap}
         self.terms = [it for it in TERMS if lambdas[it.split("_")[0]] * getattr(self.options.teacher, it)]
         series = [*(f"train_{it}" for it in self.terms), *ECE]
@@ -88,6 +87,7 @@ class DistillationTrainer(SoftLabelTrainer):
                 check_teacher(folds, self)
                 self.teacher = teachers.build(folds, self.device, compiled=self._do_i_compile())
                 message = f"{options.model}, fold {', '.join(it.fold for it in folds)}, calibration: {options.calibration}"
+        self._start_record()
         super().on_train_start()
         self.print_to_log_file(f"Taught by {message}.")
         if self.calibration.must_choose:
@@ -154,7 +154,6 @@ class DistillationTrainer(SoftLabelTrainer):
         batch = self._on_device(batch)
         with self._taught(batch) as seen:
             output = super().train_step(batch)
-        assert self.record is not None
         self.record.add_terms(self.loss.terms)
         self.record.add_teacher(*seen)
         return output
@@ -167,13 +166,15 @@ class DistillationTrainer(SoftLabelTrainer):
 
     def on_train_epoch_start(self) -> None:
         """As upstream's; a new record."""
-        self.record = TeachingRecord(self.device, independent=self.independent)
+        self._start_record()
         super().on_train_epoch_start()
+
+    def _start_record(self) -> None:
+        self.record = TeachingRecord(self.device, independent=self.independent)
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """As upstream's; the terms and the teacher's calibration error are logged."""
         super().on_train_epoch_end(train_outputs)
-        assert self.record is not None
         terms, errors = self.record.figures()
         for name in self.terms:
             self.logger.log(f"train_{name}", terms[TERMS.index(name)], self.current_epoch)
