@@ -126,9 +126,9 @@ def adaptive_error_bound_from_counts(counts: torch.Tensor, *, bins: int = BINS) 
 
     .. math:: 2 a (n - a) / n + n w / 2
 
-    in all, so the sum over the cut ones, divided by N, bounds the error. On 100 000 voxels of a trained network
-    that is some thousandths of the value; where most of the voxels have one confidence and are not all right, it
-    says so by being large, though with exactly equal confidences nothing is lost.
+    in all, so the sum over the cut ones, divided by N, bounds the error. That is for the worst order there could be:
+    of a trained network's 131 072 pixels the values agreed to 0.1 % where the bound was 9 %. Voxels of exactly equal
+    confidence enlarge the bound, but not the error.
 
     Args:
         counts: `(…, 3, fine bins)`.

@@ -185,6 +185,15 @@ def test_bdice_refuses_hard_labels_and_bad_thresholds():
         bdice(p, p, mask=np.array([0, 1]))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_fraction_reaches_its_threshold_in_any_precision(dtype):
+    # in half precision 0.9 is 0.8999
+    for k in range(1, 10):
+        y = two(np.array([k / 10], dtype), dtype)
+        assert bdice_counts(y[None], two([k / 10])[None])[:, :, 0].sum(1).tolist() == [k, k, k]
+        assert bdice_counts(two([k / 10])[None], y[None])[:, :, 0].sum(1).tolist() == [k, k, k]
+
+
 def test_half_precision_probabilities_are_accepted():
     p = torch.softmax(torch.randn(3, 50, generator=torch.Generator().manual_seed(0)), 0)
     assert bdice(p.half(), p)[0] == pytest.approx(bdice(p, p)[0], abs=0.1)

@@ -125,6 +125,25 @@ def test_a_wrong_mask_is_refused(counts):
         counts(probs[None], labels[None], mask=np.ones((1, 6, 7), int))
 
 
+def test_bdice_counts_of_pieces_and_with_a_mask_that_goes_along(monkeypatch):
+    p, soft = (np.stack(side) for side in zip(*(random_case(seed)[::2] for seed in (1, 2)), strict=True))
+    keep = np.random.default_rng(3).random((2, 6, 7)) > 0.4
+    wanted = sum(
+        metrics.bdice_counts(p[i][None][..., keep[i]], soft[i][None][..., keep[i]]) for i in range(2)
+    )
+    monkeypatch.setattr(_voxels, "PIECE", 7)
+    assert torch.equal(metrics.bdice_counts(p, soft, mask=keep), wanted)
+    whole = _voxels._cut
+
+    def masked(p, y, mask):
+        for piece in whole(p, y, None):
+            yield _voxels.Piece(piece.probs, piece.reference, mask.reshape(-1))
+
+    monkeypatch.setattr(_voxels, "PIECE", 10**6)
+    monkeypatch.setattr(_voxels, "_cut", masked)
+    assert torch.equal(metrics.bdice_counts(p, soft, mask=keep), wanted)
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.integers(0, 42))
 def test_label_counts_add_up(seed, cut):
