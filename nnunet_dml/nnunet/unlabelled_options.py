@@ -40,8 +40,11 @@ class UnlabelledOptions(OptionGroup):
     start_epoch: int = Field(
         0, ge=0, description="Epoch that unlabelled images join in; before it labels alone."
     )
-    labels: Literal["soft", "hard"] = Field(
-        "soft", description="The teacher's labels: its probabilities, or its greatest class."
+    labels: Literal["hard", "soft"] = Field(
+        "hard",
+        description="The teacher's labels: its greatest class, softened where labels.smoothing says so, as in AugSeg and the "
+        "paper; or its probabilities, which nothing sharpens: with them a student leaves its teacher slowly, and short "
+        "trainings with few labels may not start.",
     )
     confidence: float = Field(
         0.0,

@@ -60,8 +60,9 @@ def seen_by_loss(trainer):
 
 
 class TestAStep:
-    def test_the_student_sees_labelled_and_strong_patches_the_teacher_the_weak_ones(self, world):
-        trainer = build(world, unlabelled={"batch_size": 3, "cutmix": 0, "confidence": 0.4})
+    @pytest.mark.parametrize("given", [{}, {"labels": "soft"}])
+    def test_the_student_sees_labelled_and_strong_patches_the_teacher_the_weak_ones(self, world, given):
+        trainer = build(world, unlabelled={"batch_size": 3, "cutmix": 0, "confidence": 0.4, **given})
         shown, asked = [], []
         trainer.network.register_forward_pre_hook(lambda module, arguments: shown.append(arguments[0]))
         trainer._teacher.register_forward_hook(
@@ -82,12 +83,13 @@ class TestAStep:
         assert not torch.equal(weak, strong)
         labels, fractions, valid = target
         assert torch.equal(labels, batch["target"])
-        assert torch.equal(fractions, logits.softmax(1))
+        greatest = torch.nn.functional.one_hot(logits.argmax(1), 3).movedim(-1, 1).float()
+        assert torch.equal(fractions, logits.softmax(1) if given else greatest)
         assert torch.equal(valid, logits.softmax(1).amax(1, keepdim=True) >= 0.4)
         assert set(views[0]["keys"]) <= {"case6", "case7", "case8", "case9"}
 
     def test_cutmix_brings_labels_into_unlabelled_patches(self, world):
-        trainer = build(world, unlabelled={"cutmix": 1.0})
+        trainer = build(world, unlabelled={"cutmix": 1.0, "labels": "soft"})
         trainer.on_train_epoch_start()
         calls = seen_by_loss(trainer)
         for _ in range(5):
@@ -310,7 +312,7 @@ class TestModes:
             {"labels": {"smoothing": "off"}, "loss": {"active": "label", "log": True, "background": True}},
             {
                 "unlabelled": {
-                    "labels": "hard",
+                    "labels": "soft",
                     "confidence": 0.9,
                     "intensity": 0,
                     "cutmix": 1.0,
