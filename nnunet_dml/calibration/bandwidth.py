@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nnunet_dml._checks import check_same_shape
-from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate
+from nnunet_dml.calibration.kde import check_bandwidth, kernel_calibrate
 
 GRID = tuple(float(f"{10 ** (k / 3 - 5):.3g}") for k in range(16))  # 1e-5 … 1, three to a decade
 LEAST = 1e-6  # a probability counts as no less, so that one impossible key does not decide alone
@@ -37,7 +37,7 @@ def bandwidth_by_likelihood(
     kernel: str = "dirichlet",
     key_weights: Tensor | None = None,
     grid: Sequence[float] = GRID,
-    memory_mib: float = MEMORY_MIB,
+    memory_mib: float | None = None,
 ) -> BandwidthSearch:
     """The bandwidth under which the keys' labels are likeliest, each estimated from all keys but itself.
 
@@ -95,7 +95,7 @@ def bandwidth_by_brier(
     kernel: str = "dirichlet",
     key_weights: Tensor | None = None,
     grid: Sequence[float] = GRID,
-    memory_mib: float = MEMORY_MIB,
+    memory_mib: float | None = None,
 ) -> BandwidthSearch:
     """The bandwidth with the lowest Brier score on voxels that are no keys (better: of other cases).
 

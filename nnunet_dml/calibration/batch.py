@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nnunet_dml._checks import check_same_shape
-from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate, working_dtype
-from nnunet_dml.calibration.keys import choose_keys
+from nnunet_dml.calibration.kde import check_bandwidth, kernel_calibrate, working_dtype
+from nnunet_dml.calibration.keys import choose_weighted_keys
 
 
 def calibrate_batch(
@@ -19,8 +19,9 @@ def calibrate_batch(
     mask: Tensor | None = None,
     keys: int = 1000,
     independent: bool = False,
+    weighted: bool = True,
     generator: torch.Generator | None = None,
-    memory_mib: float = MEMORY_MIB,
+    memory_mib: float | None = None,
 ) -> Tensor:
     """Calibrate a teacher's probabilities by kernel regression on key voxels of the same batch.
 
@@ -37,6 +38,9 @@ def calibrate_batch(
         mask: (B, 1, *spatial), bool or 0/1: voxels that are 0 are no keys and stay as they are.
         keys: How many keys (per region with `independent`).
         independent: The channels are regions that may overlap: Beta kernel, keys and estimate for each.
+        weighted: Whether a key counts for as many voxels as it stands for, so that a rare class has its true
+            frequency although it has as many keys as the others. Without, as in the paper, each counts as one, and the
+            estimate leans towards rare classes.
         generator: Random numbers for the choice of the keys.
         memory_mib: Bound on the working memory of the kernel in MiB.
 
@@ -64,7 +68,7 @@ def calibrate_batch(
                 else chosen.reshape(-1).nonzero()[:, 0]
             )
             part, part_labels = probs[:, group], labels[:, group]
-            key_voxels = choose_keys(
+            key_voxels, stands_for = choose_weighted_keys(
                 part_labels, keys=keys, mask=mask, independent=independent, generator=generator
             )
             if not len(voxels) or not len(key_voxels):
@@ -77,6 +81,7 @@ def calibrate_batch(
                 bandwidth=bandwidth,
                 kernel="beta" if independent else "dirichlet",
                 own_key=torch.where(key_voxels[place] == voxels, place, -1),
+                key_weights=stands_for if weighted else None,
                 memory_mib=memory_mib,
             )
             flat = result.view(*result.shape[:2], -1)

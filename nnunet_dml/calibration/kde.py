@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,8 +12,10 @@ from nnunet_dml._checks import check_one_of, check_same_shape
 KERNELS = ("dirichlet", "beta")
 FLOOR = torch.finfo(torch.float32).tiny  # what an exact 0 is taken for in log f(x)
 MEMORY_MIB = 8.0  # fits a processor's cache; more is slower there
+MEMORY_MIB_ACCELERATOR = 256.0  # where many small steps cost more than memory
 
 _BYTES_PER_PAIR = 24  # of a query and a key: the exponent in float64, before and after softmax in `dtype`
+_BYTES_PER_VALUE = 80  # of a query and a class: its logarithm, the mean, what is known, and what these become
 _NEVER = -1e300  # the exponent of a key that is left out
 
 
@@ -24,7 +28,7 @@ def kernel_calibrate(
     kernel: str = "dirichlet",
     own_key: Tensor | None = None,
     key_weights: Tensor | None = None,
-    memory_mib: float = MEMORY_MIB,
+    memory_mib: float | None = None,
 ) -> Tensor:
     r"""Calibrated probabilities: the estimate of E[y | f(x)] from key voxels.
 
@@ -51,7 +55,7 @@ def kernel_calibrate(
         key_weights: w_i > 0, (M,); all the same by default. Where keys were drawn more often from one class
             than from another, the inverse of the share drawn gives back the true frequencies.
         memory_mib: Bound on the working memory in MiB, beside the inputs and the result (at least a row of
-            24 · M bytes).
+            24 · M + 80 · C bytes). By default 8 on the CPU, 256 elsewhere.
 
     Returns:
         (N, C), a new tensor, float32 (float64 if `probs` is); rows sum to one. No gradient flows.
@@ -73,15 +77,16 @@ def kernel_calibrate(
         result = probs.to(dtype, copy=True)
         if not len(probs) or not len(key_probs):
             return result
+        more = dtype, bandwidth, own_key, key_weights, memory_mib
         if kernel == "dirichlet":
-            means, known = kernel_means(
-                probs, key_probs, key_labels, dtype, bandwidth, own_key, key_weights, memory_mib
-            )
-            return _spread(result, means, known)
+            for here, means, known in _chunks(probs, key_probs, key_labels, *more):
+                result[here] = _spread(result[here], means, known)
+            return result
         for column in range(probs.shape[1]):
-            x, key_x, key_y = (two_columns(it[:, column]) for it in (probs, key_probs, key_labels))
-            means, known = kernel_means(x, key_x, key_y, dtype, bandwidth, own_key, key_weights, memory_mib)
-            result[:, column] = torch.where(known.all(1), means[:, 1].to(dtype), result[:, column])
+            keys, labels = (two_columns(it[:, column]) for it in (key_probs, key_labels))
+            for here, means, known in _chunks(probs[:, column], keys, labels, *more):
+                estimate = means[:, 1].to(dtype)
+                result[here, column] = torch.where(known.all(1), estimate, result[here, column])
         return result
 
 
@@ -93,22 +98,38 @@ def kernel_means(
     bandwidth: float,
     own_key: Tensor | None,
     key_weights: Tensor | None,
-    memory_mib: float,
-) -> tuple[Tensor, Tensor]:
-    """The estimate itself, and which classes a key other than the row's own has a share of.
+    memory_mib: float | None,
+) -> Tensor:
+    """The estimate itself, float64 (N, C): the weighted mean of the key labels; arguments as of `_chunks`."""
+    chunks = _chunks(probs, key_probs, key_labels, dtype, bandwidth, own_key, key_weights, memory_mib)
+    return torch.cat([means for _, means, _ in chunks])
+
+
+def _chunks(
+    probs: Tensor,
+    key_probs: Tensor,
+    key_labels: Tensor,
+    dtype: torch.dtype,
+    bandwidth: float,
+    own_key: Tensor | None,
+    key_weights: Tensor | None,
+    memory_mib: float | None,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """The estimate for some rows after the others, and which classes a key other than the row's own has a share of.
 
     Args:
-        probs: (N, C) with N and C at least 1; the rest as in `kernel_calibrate`, with M at least 1.
+        probs: (N, C) with N and C at least 1, or (N,), which stands for (1 − p, p); the rest as in `kernel_calibrate`, with
+            M at least 1.
         key_probs: (M, C).
         key_labels: (M, C).
         dtype: Precision of the softmax over the keys.
         bandwidth: h.
         own_key: (N,) or None.
         key_weights: (M,) or None.
-        memory_mib: Bound on the working memory.
+        memory_mib: Bound on the working memory, None for the device's.
 
-    Returns:
-        float64 (N, C): the weighted mean of the key labels; bool (N, C).
+    Yields:
+        The rows; float64 (rows, C), the weighted mean of the key labels; bool (rows, C).
     """
     keys = key_probs.double() / bandwidth  # α − 1
     # the sum of the α keeps rounding from counting: a row that sums to 1 + 1e-7 is 0.01 too long at h = 1e-5
@@ -118,29 +139,31 @@ def kernel_means(
     factors = torch.cat([keys, constants[:, None]], 1).T.contiguous()  # (C + 1, M)
     labels = key_labels.double().T.contiguous()  # (C, M): a product with a narrow matrix is faster this way
     has = key_labels > 0
+    shares = has.sum(0, dtype=torch.int32)
 
-    n, m = len(probs), len(keys)
-    rows = min(n, max(1, int(memory_mib * 2**20 / _BYTES_PER_PAIR / m)))
+    (n, m), classes = (len(probs), len(keys)), len(labels)
+    if memory_mib is None:
+        memory_mib = MEMORY_MIB if probs.device.type == "cpu" else MEMORY_MIB_ACCELERATOR
+    per_row = _BYTES_PER_PAIR * m + _BYTES_PER_VALUE * classes
+    rows = min(n, max(1, int(memory_mib * 2**20 / per_row)))
     exponents = torch.empty(rows, m, dtype=torch.float64, device=probs.device)
     narrow = torch.empty(rows, m, dtype=dtype, device=probs.device)
-    means = torch.empty(n, len(labels), dtype=torch.float64, device=probs.device)
-    known = has.sum(0).expand(n, -1)
-    if own_key is not None:
-        known = known - (has[own_key.clamp(min=0)] & (own_key >= 0)[:, None]).to(known.dtype)
     for start in range(0, n, rows):
         here = slice(start, min(start + rows, n))
-        logs = probs[here].double().clamp(min=FLOOR).log_()
+        x = two_columns(probs[here]) if probs.ndim == 1 else probs[here].double()
+        logs = x.clamp(min=FLOOR).log_()
         e = exponents[: len(logs)]
         torch.mm(torch.cat([logs, logs.new_ones(len(logs), 1)], 1), factors, out=e)
+        known = shares.expand(len(logs), -1)
         if own_key is not None:
             own = own_key[here].long()[:, None]
             place = own.clamp(min=0)
             e.scatter_(1, place, torch.where(own >= 0, _NEVER, e.gather(1, place)))
+            known = known - (has[place[:, 0]] & (own >= 0)).int()
         e.sub_(e.amax(1, keepdim=True))  # what is left may be rounded to float32
         weights = narrow[: len(logs)].copy_(e).softmax(1)
         # in float64 the product with the labels knows neither TF32 nor autocast
-        means[here] = torch.nn.functional.linear(e.copy_(weights), labels)
-    return means, known > 0
+        yield here, torch.nn.functional.linear(e.copy_(weights), labels), known > 0
 
 
 def two_columns(values: Tensor) -> Tensor:
@@ -162,7 +185,7 @@ def check_kernel_arguments(
     kernel: str,
     own_key: Tensor | None,
     key_weights: Tensor | None,
-    memory_mib: float,
+    memory_mib: float | None,
 ) -> None:
     """Raise `ValueError` or `TypeError` as `kernel_calibrate` says; looks at no values."""
     for name, tensor in (("probs", probs), ("key_probs", key_probs), ("key_labels", key_labels)):
@@ -178,7 +201,7 @@ def check_kernel_arguments(
         )
     check_bandwidth(bandwidth)
     check_one_of("kernel", kernel, KERNELS)
-    if not memory_mib > 0:
+    if memory_mib is not None and not memory_mib > 0:
         raise ValueError(f"Expected argument `memory_mib` above 0, got {memory_mib}.")
     if own_key is not None:
         if own_key.is_floating_point() or own_key.dtype == torch.bool:

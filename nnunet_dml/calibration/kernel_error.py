@@ -7,7 +7,6 @@ from torch import Tensor
 
 from nnunet_dml._checks import check_one_of, check_same_shape
 from nnunet_dml.calibration.kde import (
-    MEMORY_MIB,
     check_kernel_arguments,
     kernel_means,
     two_columns,
@@ -24,7 +23,7 @@ def kernel_calibration_error(
     bandwidth: float,
     kind: str = "canonical",
     norm: int = 1,
-    memory_mib: float = MEMORY_MIB,
+    memory_mib: float | None = None,
 ) -> Tensor:
     r"""The L_p calibration error: how far f(x) lies from what the labels of the others say about it.
 
@@ -67,7 +66,7 @@ def kernel_calibration_error(
     own = torch.arange(len(probs), device=probs.device)
 
     def gaps(x: Tensor, y: Tensor) -> Tensor:
-        means, _ = kernel_means(x, x, y, dtype, bandwidth, own, None, memory_mib)
+        means = kernel_means(x, x, y, dtype, bandwidth, own, None, memory_mib)
         return (means - x.double()).abs() ** norm
 
     with torch.no_grad():

@@ -42,6 +42,18 @@ def choose_keys(
     >>> len(choose_keys(labels, keys=4))  # two of the first class, the only one of the second
     3
     """
+    return choose_weighted_keys(labels, keys=keys, mask=mask, independent=independent, generator=generator)[0]
+
+
+def choose_weighted_keys(
+    labels: Tensor,
+    *,
+    keys: int,
+    mask: Tensor | None = None,
+    independent: bool = False,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Key voxels as of `choose_keys`, and how many voxels of its class each of them stands for, float64 (M,)."""
     _check_shape(labels, mask)
     if keys < 1:
         raise ValueError(f"Expected argument `keys` to be at least 1, got {keys}.")
@@ -55,11 +67,13 @@ def choose_keys(
     sizes = torch.bincount(classes, minlength=count + 1)[:count].tolist()
     present = [label for label, size in enumerate(sizes) if size]
     share = math.ceil(keys / max(1, len(present)))
-    chosen = [
-        _members(classes == label, _spread_out(sizes[label], min(share, sizes[label]), generator))
-        for label in present
-    ]
-    return torch.cat(chosen).sort().values if chosen else classes.new_empty(0)
+    chosen, stands_for = [classes.new_empty(0)], [torch.empty(0, dtype=torch.float64)]
+    for label in present:
+        drawn = min(share, sizes[label])
+        chosen.append(_members(classes == label, _spread_out(sizes[label], drawn, generator)))
+        stands_for.append(torch.full((drawn,), sizes[label] / drawn, dtype=torch.float64))
+    voxels, order = torch.cat(chosen).sort()
+    return voxels, torch.cat(stands_for).to(voxels.device, non_blocking=True)[order]
 
 
 def wrong_voxels(probs: Tensor, labels: Tensor, *, independent: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from nnunet_dml._checks import check_same_shape
 from nnunet_dml.calibration.bandwidth import GRID, BandwidthSearch, bandwidth_by_likelihood
 from nnunet_dml.calibration.batch import channel_groups
-from nnunet_dml.calibration.kde import MEMORY_MIB, check_bandwidth, kernel_calibrate, working_dtype
+from nnunet_dml.calibration.kde import check_bandwidth, kernel_calibrate, working_dtype
 from nnunet_dml.calibration.keys import greatest
 from nnunet_dml.calibration.reservoir import Reservoir
 
@@ -130,7 +130,7 @@ class KernelCalibrator:
         self.bandwidth = tried[int(scores.argmin())]
         return BandwidthSearch(self.bandwidth, tried, tuple(scores.tolist()))
 
-    def calibrate(self, probs: Tensor, *, memory_mib: float = MEMORY_MIB) -> Tensor:
+    def calibrate(self, probs: Tensor, *, memory_mib: float | None = None) -> Tensor:
         """Calibrated probabilities.
 
         Args:

@@ -155,7 +155,7 @@ def teach(
         )
         raise InputError(problem("-f", expected=expected, found=found))
     assert options.model is not None
-    model, teachers = locate(options.model), {}
+    model, teachers = locate(options.model, configuration), {}
     for fold in wanted:
         asked = [fold] if options.folds == "same" else list(options.folds)
         teachers[fold] = read_folds(model, asked, options.checkpoint)
@@ -164,8 +164,8 @@ def teach(
             teachers[fold],
             layout=student.layout,
             dataset_json=student.dataset_json,
+            plans=student.plans,
             held_back=held_back,
-            dataset=student.raw.name,
             fold=fold,
         )
     return [

@@ -162,6 +162,11 @@ class TeacherOptions(OptionGroup):
     keys: int = Field(
         1000, ge=1, description="Voxels of each batch that the regression reads (calibration=kde)."
     )
+    weighted_keys: bool = Field(
+        True,
+        description="Keys are drawn equally from the classes of a batch. Whether each counts for as many voxels as it stands "
+        "for, so that the estimate knows how rare a class is, or for one, as in the paper (calibration=kde).",
+    )
     voxels: Literal["boundary_error", "all"] = Field(
         "boundary_error",
         description="Which voxels are calibrated: those near boundaries and those that the teacher gets wrong, or all "
@@ -228,6 +233,7 @@ class TeacherOptions(OptionGroup):
             "calibration",
             "bandwidth",
             "keys",
+            "weighted_keys",
             "voxels",
             "neighbourhood",
             "temperature",

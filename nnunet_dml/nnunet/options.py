@@ -92,7 +92,10 @@ _READ_WITH = (  # an option, and what it needs in order to be read
     ("loss.threshold", "loss.active", ("prob", "label", "both")),
     ("labels.epsilon", "labels.smoothing", ("all", "boundary")),
     ("labels.neighbourhood", "labels.smoothing", ("boundary",)),
-    *((f"teacher.{name}", "teacher.calibration", ("kde",)) for name in ("bandwidth", "keys", "voxels")),
+    *(
+        (f"teacher.{name}", "teacher.calibration", ("kde",))
+        for name in ("bandwidth", "keys", "weighted_keys", "voxels")
+    ),
     ("teacher.neighbourhood", "teacher.calibration", ("kde",)),
     ("teacher.neighbourhood", "teacher.voxels", ("boundary_error",)),
     ("teacher.temperature", "teacher.calibration", ("temperature",)),

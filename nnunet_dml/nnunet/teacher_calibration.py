@@ -11,12 +11,12 @@ from nnunet_dml.calibration import (
     apply_temperature,
     bandwidth_by_likelihood,
     calibrate_batch,
-    choose_keys,
     fit_temperature,
     logits_of,
     wrong_voxels,
 )
-from nnunet_dml.calibration.batch import rows_of
+from nnunet_dml.calibration.batch import channel_groups, rows_of
+from nnunet_dml.calibration.keys import choose_weighted_keys
 from nnunet_dml.labels import boundary_voxels
 from nnunet_dml.nnunet.option_groups import TeacherOptions
 
@@ -35,7 +35,7 @@ class TeacherCalibration:
             options: The options.
             independent: Whether the channels are regions.
         """
-        self.kind = options.calibration
+        self.kind = "none" if options.maps is not None else options.calibration  # maps are calibrated already
         self.name = _PARAMETERS.get(self.kind)
         """What the parameter is called; None without calibration."""
         self._options, self._independent = options, independent
@@ -43,6 +43,8 @@ class TeacherCalibration:
         self.parameter: float | None = None if given in (None, "auto") else float(given)
         self.must_choose = given == "auto"
         """Whether bandwidth or temperature has to be chosen before the first call."""
+        self.random: torch.Generator | None = None
+        """Of the choice of the keys; None is torch's own."""
 
     def __call__(self, probs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
         """Calibrated probabilities.
@@ -73,6 +75,8 @@ class TeacherCalibration:
             mask=mask,
             keys=self._options.keys,
             independent=self._independent,
+            weighted=self._options.weighted_keys,
+            generator=self.random,
         )
 
     def choose(self, batches: Iterable[Seen]) -> str:
@@ -81,22 +85,28 @@ class TeacherCalibration:
         Args:
             batches: What the teacher says about some, and the truth.
         """
-        seen = list(batches)
-        self.parameter, how = (self._likeliest if self.kind == "kde" else self._fitted)(seen)
+        self.parameter, how = (self._likeliest if self.kind == "kde" else self._fitted)(batches)
         return f"The teacher's {self.name} is {self.parameter:.4g}, {how}."
 
-    def _likeliest(self, batches: list[Seen]) -> tuple[float, str]:
+    def _likeliest(self, batches: Iterable[Seen]) -> tuple[float, str]:
         """The bandwidth under which each key of a batch is likeliest, estimated from the batch's other keys."""
-        searches = []
+        searches, count = [], 0
+        kernel = "beta" if self._independent else "dirichlet"
         for probs, labels, mask in batches:
-            channels = range(probs.shape[1])
-            for group in [slice(i, i + 1) for i in channels] if self._independent else [slice(None)]:
+            count += 1
+            for group in channel_groups(probs.shape[1], self._independent):
                 part = labels[:, group]
-                keys = choose_keys(part, keys=self._options.keys, mask=mask, independent=self._independent)
+                keys, stands_for = choose_weighted_keys(
+                    part,
+                    keys=self._options.keys,
+                    mask=mask,
+                    independent=self._independent,
+                    generator=self.random,
+                )
                 if len(keys) > 1:
-                    kernel = "beta" if self._independent else "dirichlet"
                     rows = rows_of(probs[:, group], keys), rows_of(part, keys)
-                    searches.append(bandwidth_by_likelihood(*rows, kernel=kernel))
+                    weights = stands_for if self._options.weighted_keys else None
+                    searches.append(bandwidth_by_likelihood(*rows, kernel=kernel, key_weights=weights))
         if not searches:
             default = TeacherOptions().bandwidth
             assert isinstance(default, float)
@@ -105,20 +115,20 @@ class TeacherCalibration:
         scores = [sum(search.scores[i] for search in searches) for i in range(len(grid))]
         best = grid[scores.index(min(scores))]
         end = f"; an end of what was tried, {grid[0]:g} … {grid[-1]:g}" if best in (grid[0], grid[-1]) else ""
-        return best, f"the likeliest on {len(batches)} training batches{end}"
+        return best, f"the likeliest on {count} training batches{end}"
 
-    def _fitted(self, batches: list[Seen]) -> tuple[float, str]:
+    def _fitted(self, batches: Iterable[Seen]) -> tuple[float, str]:
         """The temperature under which voxels, drawn everywhere, are likeliest."""
         rows = []
         for probs, labels, mask in batches:
             valid = torch.ones_like(probs[:, :1], dtype=torch.bool) if mask is None else mask.bool()
             voxels = valid.flatten().nonzero()[:, 0]
-            voxels = voxels[torch.randperm(len(voxels), device=voxels.device)[:ROWS]]
-            rows.append((rows_of(probs, voxels), rows_of(labels, voxels)))
+            drawn = torch.randperm(len(voxels), generator=self.random)[:ROWS].to(voxels.device)
+            rows.append((rows_of(probs, voxels[drawn]), rows_of(labels, voxels[drawn])))
         probs, labels = (torch.cat(parts) for parts in zip(*rows, strict=True))
         if not len(probs):
             return 1.0, "none at all, as no voxel of the patches has a label"
         logits = logits_of(probs, independent=self._independent)
         fit = fit_temperature(logits, labels, independent=self._independent)
         bound = "; a bound of the search: the patches do not determine it" if fit.at_bound else ""
-        return fit.temperature, f"fitted on {len(batches)} training batches{bound}"
+        return fit.temperature, f"fitted on {len(rows)} training batches{bound}"

@@ -49,7 +49,7 @@ def check_teacher(folds: Sequence[TeacherFold], trainer: SoftLabelTrainer) -> No
     """
     problems: list[str] = []
     for fold in folds:
-        misfit = _misfit(fold, trainer.layout, trainer.dataset_json)
+        misfit = _misfit(fold, trainer.layout, trainer.dataset_json, trainer.plans_manager)
         problems += [*_confusion(fold, trainer), *(misfit or _other_images(fold, trainer))]
     if not problems:
         problems = _leakage(folds, trainer)
@@ -62,8 +62,8 @@ def check_offline(
     *,
     layout: TargetLayout,
     dataset_json: dict[str, Any],
+    plans: PlansManager,
     held_back: set[str],
-    dataset: str,
     fold: int | str,
 ) -> None:
     """Refuse a teacher that knows other labels or channels, or has been trained on validation cases.
@@ -72,16 +72,18 @@ def check_offline(
         folds: The teacher's.
         layout: The student's labels.
         dataset_json: The student's.
+        plans: The student's.
         held_back: The validation cases of the student's fold; empty for fold `all`.
-        dataset: The student's.
         fold: The student's.
 
     Raises:
         InputError: With all that is wrong, said once where it holds for several folds.
     """
-    problems = [it for teacher in folds for it in _misfit(teacher, layout, dataset_json)]
+    problems = [it for teacher in folds for it in _misfit(teacher, layout, dataset_json, plans)]
     if not problems and held_back:
-        problems = [it for teacher in folds for it in _why_unsafe(teacher, held_back, dataset, fold)]
+        problems = [
+            it for teacher in folds for it in _why_unsafe(teacher, held_back, plans.dataset_name, fold)
+        ]
     if problems:
         raise InputError(*dict.fromkeys(problems))
 
@@ -101,7 +103,7 @@ def _confusion(fold: TeacherFold, trainer: SoftLabelTrainer) -> list[str]:
     return []
 
 
-def _misfit(fold: TeacherFold, own: TargetLayout, ours: dict[str, Any]) -> list[str]:
+def _misfit(fold: TeacherFold, own: TargetLayout, ours: dict[str, Any], plans: PlansManager) -> list[str]:
     """What no teacher can do, whatever it was fed with: other labels, other channels than a student's."""
     folder, problems = fold.path.parent.parent, []
     theirs = fold.dataset_json
@@ -115,6 +117,13 @@ def _misfit(fold: TeacherFold, own: TargetLayout, ours: dict[str, Any]) -> list[
     elif layout != own or theirs["labels"] != ours["labels"]:
         expected = f"a teacher of the student's labels {json.dumps(ours['labels'])}"
         problems.append(problem(folder, expected=expected, found=json.dumps(theirs["labels"]), todo=todo))
+    readers = [it.plans.get("image_reader_writer") for it in (plans, fold.plans)]
+    if readers[0] != readers[1]:
+        expected = f"a teacher whose images were read as the student's are (image_reader_writer {readers[0]})"
+        todo = (
+            "Plan one of them anew with the other's reader (overwrite_image_reader_writer in dataset.json)."
+        )
+        problems.append(problem(folder, expected=expected, found=str(readers[1]), todo=todo))
     channels = [list((it.get("channel_names") or it.get("modality") or {}).values()) for it in (ours, theirs)]
     if channels[0] != channels[1]:
         expected, found = (", ".join(map(str, names)) for names in channels)
@@ -204,26 +213,20 @@ def _why_unsafe(fold: TeacherFold, held_back: set[str], dataset: str, student_fo
     if fold.fold == "all":
         return [problem(where, expected=expected, found="one that was trained on all cases", todo=todo)]
     name = fold.plans.dataset_name
-    split, problems, known = _split(name, int(fold.fold)), [], False
-    if split is not None:
-        seen = sorted(held_back & split[0])
-        if seen:
-            found = f"{some(seen)} among the training cases of its fold in splits_final.json"
-            problems.append(problem(where, expected=expected, found=found, todo=todo))
-        # the names of another data set say something where it knows them
-        known = name == dataset or held_back <= split[0] | split[1]
+    split = _split(name, int(fold.fold))
+    if split is not None and (seen := sorted(held_back & split[0])):
+        found = f"{some(seen)} among the training cases of its fold in splits_final.json"
+        return [problem(where, expected=expected, found=found, todo=todo)]
+    # splits_final.json may be another one than at its training; what it was validated on it has not seen
     summary = where / "validation" / "summary.json"
-    if summary.is_file():
-        unknown = sorted(held_back - _validated(summary, fold.dataset_json))
-        if unknown:
-            found = f"{some(unknown)} not among the cases that it was validated on ({summary.name})"
-            problems.append(problem(where, expected=expected, found=found, todo=todo))
-        known = True
-    if not known:
-        found = f"neither {summary.name} nor a split of {name} that says which cases it was trained on"
-        todo = "Validate the teacher's fold (`nnUNetv2_train … --val`), or restore splits_final.json of its data set."
-        problems.append(problem(where, expected=expected, found=found, todo=todo))
-    return problems
+    if not summary.is_file():
+        found = f"no validation/{summary.name}, which says which cases it held back"
+        todo = "Validate the teacher's fold (`nnUNetv2_train … --val`)."
+        return [problem(where, expected=expected, found=found, todo=todo)]
+    if unknown := sorted(held_back - _validated(summary, fold.dataset_json)):
+        found = f"{some(unknown)} not among the cases that it was validated on ({summary.name})"
+        return [problem(where, expected=expected, found=found, todo=todo)]
+    return []
 
 
 def _split(dataset: str, fold: int) -> tuple[set[str], set[str]] | None:

@@ -68,7 +68,11 @@ def raw_cases(raw: Path, file_ending: str, channels: int) -> dict[str, dict[str,
     expected = f"unlabelled images CASE_0000{file_ending}, as in imagesTr"
     if not cases:
         found = some(it.name for it in files) or ("none" if where.is_dir() else "no folder")
-        raise InputError(problem(where, expected=expected, found=found, todo="Put them there and run `nnunet-dml preprocess`."))
+        raise InputError(
+            problem(
+                where, expected=expected, found=found, todo="Put them there and run `nnunet-dml preprocess`."
+            )
+        )
     problems = []
     if strange := [it.name for it in files if it.name.endswith(file_ending) and not name.fullmatch(it.name)]:
         problems.append(problem(where, expected=expected, found=some(strange), todo="Rename them."))

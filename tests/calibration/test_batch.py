@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnunet_dml.calibration import calibrate_batch, choose_keys, kernel_calibrate, wrong_voxels
+from nnunet_dml.calibration.keys import choose_weighted_keys
 from tests.calibration.helpers import batch
 
 SHAPES = [(40,), (9, 8), (5, 6, 4)]
@@ -215,3 +216,34 @@ def test_bad_arguments_of_the_choice_of_keys_are_named(labels, changes, words):
 def test_wrong_voxels_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="`labels` of shape"):
         wrong_voxels(ONE, ONE[:, :2])
+
+
+def test_keys_stand_for_the_voxels_of_their_class():
+    labels = torch.zeros(1, 2, 100)
+    labels[:, 0, :96], labels[:, 1, 96:] = 1, 1
+    voxels, stands_for = choose_weighted_keys(labels, keys=8)
+    rare = voxels >= 96
+    assert rare.sum() == (~rare).sum() == 4
+    assert stands_for[rare].tolist() == [1] * 4
+    assert stands_for[~rare].tolist() == [24] * 4
+
+
+def test_weighted_keys_leave_a_calibrated_teacher_of_a_rare_class_as_it_is():
+    random = torch.Generator().manual_seed(0)
+    foreground = torch.rand(1, 1, 60_000, generator=random) ** 20  # 1 of 21 voxels
+    probs = torch.cat((1 - foreground, foreground), 1)
+    drawn = (torch.rand(foreground.shape, generator=random) < foreground).float()
+    labels = torch.cat((1 - drawn, drawn), 1)
+    error = {}
+    for weighted in (True, False):
+        found = calibrate_batch(
+            probs,
+            labels,
+            bandwidth=0.02,
+            weighted=weighted,
+            keys=3000,
+            generator=torch.Generator().manual_seed(1),
+        )
+        error[weighted] = (found - probs).abs().mean()
+    assert error[True] < 0.015
+    assert error[False] > 4 * error[True]

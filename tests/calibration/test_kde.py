@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nnunet_dml.calibration import kernel_calibrate
 from tests.calibration.helpers import one_hot_rows, probabilities
@@ -121,6 +122,33 @@ def test_the_size_of_a_chunk_does_not_matter(kernel, rows, own):
     options = {"bandwidth": 0.05, "kernel": kernel, "own_key": torch.arange(37) % 12 - 1 if own else None}
     chunked = kernel_calibrate(probs, keys, labels, memory_mib=rows * 11 * 24 / 2**20, **options)
     torch.testing.assert_close(chunked, kernel_calibrate(probs, keys, labels, **options))
+
+
+class Greatest(TorchDispatchMode):
+    """Notes the size in bytes of the greatest tensor that is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.sizes.append(out.untyped_storage().nbytes())
+        return out
+
+
+@pytest.mark.parametrize("kernel", ["dirichlet", "beta"])
+def test_beside_the_result_nothing_is_greater_than_the_bound(kernel):
+    probs, keys = probabilities(20_000, 6), probabilities(50, 6, seed=1)
+    own = torch.full((len(probs),), -1)
+    with Greatest() as noted:
+        kernel_calibrate(
+            probs, keys, one_hot_rows(50, 6), bandwidth=0.1, kernel=kernel, own_key=own, memory_mib=0.1
+        )
+    result = probs.float().numel() * 4
+    inputs = {it.untyped_storage().nbytes() for it in (probs, own)}
+    assert max(set(noted.sizes) - {result} - inputs) < 0.1 * 2**20 < result
 
 
 def test_less_memory_than_a_row_needs_is_a_row():

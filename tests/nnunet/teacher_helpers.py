@@ -15,6 +15,7 @@ from nnunet_dml.nnunet.targets import TargetLayout
 
 DATASET = "Dataset950_Taught"
 NAME = "nnUNetTrainer__nnUNetPlans__2d"
+VALIDATED = {0: ["a", "b"], 1: ["c", "d"]}
 LABELS = {"background": 0, "rim": 1, "core": 2}
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
@@ -86,7 +87,7 @@ def write_teacher(
     checkpoint: str = "checkpoint_final.pth",
     prefix: str = "",
     trainer: str = "SomebodysTrainer",
-    validated: list[str] | None = None,
+    validated: list[str] | str | None = "its own",
 ) -> torch.nn.Module:
     """Write a fold of a model with random weights, as if a trainer class had trained it that nobody knows here.
 
@@ -98,7 +99,7 @@ def write_teacher(
         checkpoint: Its file's name.
         prefix: What wrappers put before the names of the weights.
         trainer: Name of its class.
-        validated: The cases of its validation, None for none.
+        validated: The cases of its validation, None for none; its own are those of `VALIDATED`.
 
     Returns:
         The network.
@@ -123,8 +124,10 @@ def write_teacher(
         "init_args": {"plans": plans, "configuration": name, "fold": fold, "dataset_json": dataset_json},
     }
     torch.save(content, path / checkpoint)
+    if validated == "its own":
+        validated = VALIDATED.get(fold)
     if validated is not None:
-        (path / "validation").mkdir()
+        (path / "validation").mkdir(exist_ok=True)
         cases = [{"prediction_file": f"/elsewhere/validation/{case}.nii.gz"} for case in validated]
         (path / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": cases}))
     network.decoder.deep_supervision = False

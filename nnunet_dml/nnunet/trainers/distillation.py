@@ -165,8 +165,13 @@ class DistillationTrainer(SoftLabelTrainer):
             return super().validation_step(batch)
 
     def on_train_epoch_start(self) -> None:
-        """As upstream's; a new record."""
+        """As upstream's; a new record, and random numbers of the calibration's own: it shifts no augmentation."""
         self._start_record()
+        self.calibration.random, seed = torch.Generator(), self.options.training.seed
+        if seed is None:
+            self.calibration.random.seed()
+        else:
+            self.calibration.random.manual_seed(seed + self.current_epoch)
         super().on_train_epoch_start()
 
     def _start_record(self) -> None:
