@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from nnunet_dml._checks import InputError, problem
-    from nnunet_dml.nnunet.offline_teacher import teach
+    from nnunet_dml.nnunet.offline_teacher import TEACHING, teach
     from nnunet_dml.nnunet.options import parse_assignments, validate
 
     if not args.teacher:
@@ -54,8 +54,10 @@ def run(args: argparse.Namespace) -> None:
         todo = "Give -device cpu."
         raise InputError(problem("-device", expected="a GPU", found="none that torch can use", todo=todo))
     asked = parse_assignments([*teacher_assignments(args), *args.assignments])
-    if foreign := sorted(set(asked) - {"teacher"}):
-        raise InputError(problem("--set", expected="options teacher.…", found=", ".join(foreign)))
+    read = [f"teacher.{name}" for name in TEACHING]
+    if foreign := [name for group in asked for key in asked[group] if (name := f"{group}.{key}") not in read]:
+        expected = f"what teaching reads ({', '.join(read)})"
+        raise InputError(problem("--set", expected=expected, found=", ".join(foreign)))
     options = validate(asked, where="--set").teacher
     rows = teach(
         args.dataset,
@@ -70,10 +72,9 @@ def run(args: argparse.Namespace) -> None:
     )
     for row in rows:
         print(f"fold {row['fold']}: {row['made']} made, {row['kept']} kept; in {row['folder']}")
-        if row["ece"] == row["ece"]:  # not NaN
-            print(
-                f"  teacher's ECE on the training cases {row['ece']:.2%}, calibrated {row['ece_calibrated']:.2%}"
-            )
+        print(
+            f"  teacher's ECE on the training cases {row['ece']:.2%}, calibrated {row['ece_calibrated']:.2%}"
+        )
     print(f"Train with `nnunet-dml configure … --set teacher.maps={args.name}` and nnUNetTrainerDML_KD.")
 
 

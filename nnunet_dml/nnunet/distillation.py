@@ -92,16 +92,8 @@ class TeachingRecord:
         self._terms[-1] += 1
 
     def add_teacher(self, probs: Tensor, calibrated: Tensor, labels: Tensor, mask: Tensor | None) -> None:
-        """Add a batch's reliability before and after calibration; each region counts against its complement."""
-        if self._independent:
-            mask = None if mask is None else mask.expand_as(probs).flatten(0, 1)
-            probs, calibrated, labels = (
-                torch.stack((1 - it, it), 2).flatten(0, 1) for it in (probs, calibrated, labels)
-            )
-        else:
-            mask = None if mask is None else mask[:, 0]
-        for row, it in zip(self._counts, (probs, calibrated), strict=True):
-            row += reliability_counts(it, labels, mask=mask)
+        """Add a batch's reliability before and after calibration; see `reliability`."""
+        self._counts += reliability(probs, calibrated, labels, mask, independent=self._independent)
 
     def figures(self) -> tuple[list[float], list[float]]:
         """Mean terms, in the order of `TERMS`, and the ECE before and after; over all ranks. NaN where nothing was."""
@@ -111,3 +103,25 @@ class TeachingRecord:
         sums = sums.cpu()
         terms, counts = sums[: len(TERMS)] / sums[len(TERMS)], sums[len(TERMS) + 1 :].view(2, 3, BINS)
         return terms.tolist(), [float(ece_from_counts(it)) for it in counts]
+
+
+def reliability(
+    probs: Tensor, calibrated: Tensor, labels: Tensor, mask: Tensor | None, *, independent: bool
+) -> Tensor:
+    """A teacher's `reliability_counts` before and after calibration, (2, 3, BINS); regions against their complements.
+
+    Args:
+        probs: (B, C, *spatial).
+        calibrated: The same shape.
+        labels: The same shape.
+        mask: (B, 1, *spatial), 0 where voxels are ignored, or None.
+        independent: Whether the channels are regions.
+    """
+    if independent:
+        mask = None if mask is None else mask.expand_as(probs).flatten(0, 1)
+        probs, calibrated, labels = (
+            torch.stack((1 - it, it), 2).flatten(0, 1) for it in (probs, calibrated, labels)
+        )
+    else:
+        mask = None if mask is None else mask[:, 0]
+    return torch.stack([reliability_counts(it, labels, mask=mask) for it in (probs, calibrated)])

@@ -10,28 +10,25 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import blosc2
 import torch
-from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetBaseDataset
-from nnunetv2.utilities.crossval_split import generate_crossval_split
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import atomic_file, clear_leftovers, read_json
-from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml.labels.storage import save_soft_map
+from nnunet_dml._files import atomic_file, clear_leftovers
+from nnunet_dml.labels.storage import open_soft_map, save_soft_map
+from nnunet_dml.metrics import ece_from_counts
 from nnunet_dml.nnunet import soft_maps
-from nnunet_dml.nnunet.distillation import TeachingRecord
+from nnunet_dml.nnunet.distillation import reliability
 from nnunet_dml.nnunet.map_making import crop, to_grid
 from nnunet_dml.nnunet.option_groups import TeacherOptions
-from nnunet_dml.nnunet.preprocess import read_labels, read_plans
 from nnunet_dml.nnunet.rater_maps import RaterMaps
+from nnunet_dml.nnunet.student import Student
 from nnunet_dml.nnunet.targets import TargetLayout
 from nnunet_dml.nnunet.teacher import TeacherFold, locate, read_folds
 from nnunet_dml.nnunet.teacher_calibration import Seen, TeacherCalibration
@@ -39,77 +36,19 @@ from nnunet_dml.nnunet.teacher_checks import check_offline
 from nnunet_dml.nnunet.teacher_maps import BITS, RECORD, folder, made_for
 from nnunet_dml.nnunet.whole_images import WholeImagePredictor
 
+TEACHING = (  # the options that teaching reads
+    "model",
+    "folds",
+    "checkpoint",
+    "calibration",
+    "bandwidth",
+    "temperature",
+    "keys",
+    "weighted_keys",
+    "voxels",
+    "neighbourhood",
+)
 CHOSEN_ON = 4  # cases on which bandwidth or temperature is chosen
-
-
-@dataclass(frozen=True)
-class Student:
-    """What a teacher has to know of its student."""
-
-    raw: Path
-    preprocessed: Path
-    plans: PlansManager
-    configuration: str
-    dataset_json: dict[str, Any]
-    layout: TargetLayout
-    stock: nnUNetBaseDataset  # nnU-Net's own preprocessed cases
-    redo: str  # the command that makes them anew
-    splits: list[dict[str, list[str]]]
-
-    @classmethod
-    def read(cls, dataset: str, plans_name: str, configuration: str) -> Student:
-        """Read and check a data set that nnU-Net has preprocessed.
-
-        Raises:
-            InputError: A folder, the plans, the configuration, the cases or their splits are missing or bad.
-        """
-        raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
-        preprocessed = environment_folder("nnUNet_preprocessed") / raw.name
-        plans_file = preprocessed / f"{plans_name}.json"
-        plans = read_plans(plans_file, dataset)
-        labels, _, _ = read_labels(raw / "dataset.json", plans)
-        if configuration not in plans.available_configurations:
-            found = ", ".join(plans.available_configurations)
-            raise InputError(problem(plans_file, expected=f"a configuration {configuration}", found=found))
-        redo = soft_maps.stock_command_for(raw.name, plans_name, configuration)
-        stock = soft_maps.stock_dataset(
-            preprocessed / plans.get_configuration(configuration).data_identifier, redo=redo
-        )
-        dataset_json = read_json(raw / "dataset.json")
-        return cls(
-            raw, preprocessed, plans, configuration, dataset_json, TargetLayout.of(labels), stock, redo,
-            _splits(preprocessed, stock),
-        )  # fmt: skip
-
-    def cases(self, fold: int | str) -> tuple[list[str], list[str]]:
-        """The training and the validation cases of a fold; of `all` every case, twice, as nnU-Net has it."""
-        if fold == "all":
-            everything = sorted(self.stock.get_identifiers(self.stock.source_folder))
-            return everything, everything
-        split = self.splits[int(fold)]
-        return list(split["train"]), list(split["val"])
-
-
-def _splits(preprocessed: Path, stock: nnUNetBaseDataset) -> list[dict[str, list[str]]]:
-    """nnU-Net's splits; drawn and written as nnU-Net's trainer does where there are none yet."""
-    path = preprocessed / "splits_final.json"
-    if not path.is_file():
-        cases = sorted(stock.get_identifiers(stock.source_folder))
-        splits: list[dict[str, list[str]]] = generate_crossval_split(cases, seed=12345, n_splits=5)
-        with atomic_file(path) as temporary:
-            temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")
-        return splits
-    try:
-        splits = [
-            {side: list(map(str, it[side])) for side in ("train", "val")}
-            for it in json.loads(path.read_text())
-        ]
-    except (ValueError, KeyError, TypeError):
-        expected = "nnU-Net's splits"
-        raise InputError(
-            problem(path, expected=expected, found="something else", todo="Restore it.")
-        ) from None
-    return splits
 
 
 def teach(
@@ -129,7 +68,7 @@ def teach(
     Args:
         dataset: The student's, id or name.
         name: Of the maps; `teacher.maps` of the student.
-        options: `model`, `folds`, `checkpoint`, and how to calibrate.
+        options: Those of `TEACHING`.
         plans_name: The student's plans.
         configuration: The student's configuration.
         folds: The student's folds; None takes all in splits_final.json.
@@ -139,8 +78,7 @@ def teach(
 
     Returns:
         A row per fold: `fold`, `folder`, how many maps were `made` and `kept`, the calibration's `parameter`, and
-        the teacher's pooled ECE on the training cases, `ece` before and `ece_calibrated` after (NaN where the last
-        run that made maps made none of them).
+        the teacher's pooled ECE on the training cases, `ece` before and `ece_calibrated` after.
 
     Raises:
         InputError: Something is missing, or a teacher does not fit or has seen the student's validation cases.
@@ -156,20 +94,30 @@ def teach(
         raise InputError(problem("-f", expected=expected, found=found))
     assert options.model is not None
     model, teachers = locate(options.model, configuration), {}
+    files = get_filenames_of_train_images_and_targets(str(student.raw), dict(student.dataset_json))
+    cases = {case for fold in wanted for side in student.cases(fold) for case in side}
+    if gone := sorted(cases - set(files)):
+        expected, found = "the images of all cases of splits_final.json", f"none of {some(gone)}"
+        raise InputError(problem(student.raw / "imagesTr", expected=expected, found=found))
     for fold in wanted:
         asked = [fold] if options.folds == "same" else list(options.folds)
         teachers[fold] = read_folds(model, asked, options.checkpoint)
-        held_back = set() if fold == "all" else set(student.cases(fold)[1])
         check_offline(
             teachers[fold],
             layout=student.layout,
             dataset_json=student.dataset_json,
             plans=student.plans,
-            held_back=held_back,
+            held_back=student.held_back(fold),
             fold=fold,
+            name=name,
         )
     return [
-        _teach_fold(student, fold, teachers[fold], name, options, device, mirroring, overwrite)
+        _teach_fold(
+            _Lesson(student, teachers[fold], files, options, device, mirroring),
+            fold,
+            name,
+            overwrite=overwrite,
+        )
         for fold in wanted
     ]
 
@@ -181,95 +129,83 @@ class _Lesson:
         self,
         student: Student,
         teacher: Sequence[TeacherFold],
+        files: dict[str, Any],
         options: TeacherOptions,
         device: torch.device,
         mirroring: bool,
     ) -> None:
-        self._student, self._teacher = student, teacher
+        self.student, self._teacher, self._files = student, teacher, files
         self._device, self._mirroring = device, mirroring
         self._predictor: WholeImagePredictor | None = None  # not built where all is up to date
-        self.calibration = TeacherCalibration(options, independent=student.layout.regions is not None)
-        self.files = get_filenames_of_train_images_and_targets(str(student.raw), dict(student.dataset_json))
+        self.independent = student.layout.regions is not None
+        self.calibration = TeacherCalibration(options, independent=self.independent)
+        self.said = {
+            "options": json.loads(options.model_dump_json(include=set(TEACHING))),
+            "mirroring": mirroring,
+            "checkpoints": soft_maps.digests({it.fold: it.path for it in teacher}),
+        }
 
-    def sources(self, case: str) -> dict[str, str]:
-        """Digests of a case's images and labels."""
-        files = [*self.files[case]["images"], self.files[case]["label"]]
-        return soft_maps.digests({Path(it).name: Path(it) for it in files})
+    def made_of(self, case: str) -> dict[str, Any]:
+        """All that a case's map depends on, besides the student's grid."""
+        images = [Path(it) for it in self._files[case]["images"]]
+        label = {"labels": Path(self._files[case]["label"])}
+        sources = {"images": soft_maps.digests({it.name: it for it in images}), **soft_maps.digests(label)}
+        return {**self.said, **sources}
 
     def see(self, case: str) -> Seen:
         """The teacher's probabilities of a case, its labels, the mask of valid voxels; (1, …, *original)."""
         if self._predictor is None:
             self._predictor = WholeImagePredictor(self._teacher, self._device, mirroring=self._mirroring)
-        probs = torch.from_numpy(self._predictor([Path(it) for it in self.files[case]["images"]]))[None]
-        label = Path(self.files[case]["label"])
-        labels, mask = self._student.layout.soft(_labels(self._student, label, probs.shape[2:]))
+        probs = torch.from_numpy(self._predictor([Path(it) for it in self._files[case]["images"]]))[None]
+        label = Path(self._files[case]["label"])
+        labels, mask = self.student.layout.soft(_labels(self.student, label, probs.shape[2:]))
         return probs, labels, mask
 
     def choose(self, cases: Sequence[str]) -> None:
         """Choose bandwidth or temperature on the first of some cases, where the options leave it open."""
         if self.calibration.must_choose and self.calibration.parameter is None:
-            torch.manual_seed(0)
+            self.calibration.random = torch.Generator().manual_seed(0)
             tqdm.write(self.calibration.choose(self.see(case) for case in cases[:CHOSEN_ON]))
 
 
-def _teach_fold(
-    student: Student,
-    fold: int | str,
-    teacher: Sequence[TeacherFold],
-    name: str,
-    options: TeacherOptions,
-    device: torch.device,
-    mirroring: bool,
-    overwrite: bool,
-) -> dict[str, Any]:
+def _teach_fold(lesson: _Lesson, fold: int | str, name: str, *, overwrite: bool) -> dict[str, Any]:
     """One fold's maps and their record."""
+    student = lesson.student
     identifier = student.plans.get_configuration(student.configuration).data_identifier
     out = folder(student.preprocessed, identifier, name, fold)
-    training, held_back = student.cases(fold)
-    cases = list(dict.fromkeys([*training, *held_back]))
-    lesson = _Lesson(student, teacher, options, device, mirroring)
-    if unknown := sorted(set(cases) - set(lesson.files)):
-        expected, found = "the images of all cases of splits_final.json", f"none of {some(unknown)}"
-        raise InputError(problem(student.raw / "imagesTr", expected=expected, found=found))
-    said = {
-        "options": json.loads(options.model_dump_json()),
-        "mirroring": mirroring,
-        "checkpoints": soft_maps.digests({it.fold: it.path for it in teacher}),
-    }
     out.mkdir(parents=True, exist_ok=True)
     clear_leftovers(out)
-    record = TeachingRecord(torch.device("cpu"), independent=student.layout.regions is not None)
-    made = 0
+    training, others = student.cases(fold)
+    cases, made = list(dict.fromkeys([*training, *others])), 0
     for case in tqdm(cases, desc=f"Teacher, fold {fold}"):
         path = out / f"{case}.b2nd"
         shape, properties = soft_maps.stock_properties(student.stock, case, redo=student.redo)
         grid = soft_maps.grid_of(shape, properties)
-        metadata = {**made_for(_channels(student.layout), student.plans.transpose_forward, grid), **said}
-        metadata["sources"] = lesson.sources(case)
+        metadata = {
+            **made_for(_channels(student.layout), student.plans.transpose_forward, grid),
+            **lesson.made_of(case),
+        }
         if not overwrite and soft_maps.why_not_current(path, metadata, whole=True) is None:
             continue
         (out / RECORD).unlink(missing_ok=True)  # it says that all maps are there
         lesson.choose(training)
         probs, labels, mask = lesson.see(case)
-        torch.manual_seed(zlib.crc32(case.encode()))  # the choice of the keys repeats itself
+        lesson.calibration.random = torch.Generator().manual_seed(zlib.crc32(case.encode()))  # repeats itself
         calibrated = lesson.calibration(probs, labels, mask)
-        if case in training:
-            record.add_teacher(probs, calibrated, labels, mask)
+        counts = reliability(probs, calibrated, labels, mask, independent=lesson.independent)
+        metadata |= {"reliability": counts.tolist(), "parameter": lesson.calibration.parameter}
         _save(path, calibrated[0], student, shape, properties, metadata)
         made += 1
-    if made or not (out / RECORD).is_file():
-        before, after = record.figures()[1]
-        content = {
-            **said,
-            "held_back": held_back,
-            "parameter": lesson.calibration.parameter,
-            "ece": before,
-            "ece_calibrated": after,
-        }
-        with atomic_file(out / RECORD) as temporary:
-            temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
-    noted = read_json(out / RECORD, todo="Give --overwrite.")
-    figures = {key: noted.get(key) for key in ("parameter", "ece", "ece_calibrated")}
+    noted = [open_soft_map(out / f"{case}.b2nd").metadata for case in training]
+    before, after = torch.tensor([it["reliability"] for it in noted], dtype=torch.float64).sum(0)
+    figures = {
+        "parameter": noted[0]["parameter"],
+        "ece": float(ece_from_counts(before)),
+        "ece_calibrated": float(ece_from_counts(after)),
+    }
+    with atomic_file(out / RECORD) as temporary:
+        content = {**lesson.said, "held_back": sorted(student.held_back(fold)), **figures}
+        temporary.write_text(json.dumps(content, indent=2), encoding="utf-8")
     return {"fold": fold, "folder": out, "made": made, "kept": len(cases) - made, **figures}
 
 

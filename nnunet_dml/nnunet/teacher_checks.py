@@ -65,8 +65,9 @@ def check_offline(
     plans: PlansManager,
     held_back: set[str],
     fold: int | str,
+    name: str,
 ) -> None:
-    """Refuse a teacher that knows other labels or channels, or has been trained on validation cases.
+    """Refuse a teacher that knows other labels or channels, has been trained on validation cases, or was taught by these maps.
 
     Args:
         folds: The teacher's.
@@ -75,11 +76,18 @@ def check_offline(
         plans: The student's.
         held_back: The validation cases of the student's fold; empty for fold `all`.
         fold: The student's.
+        name: Of the maps that will be made.
 
     Raises:
         InputError: With all that is wrong, said once where it holds for several folds.
     """
-    problems = [it for teacher in folds for it in _misfit(teacher, layout, dataset_json, plans)]
+    problems = []
+    for teacher in folds:
+        if (teacher.plans.plans.get(KEY, {}).get("teacher") or {}).get("maps") == name:
+            found = f"one that was taught by the maps {name}: teacher and student are swapped"
+            todo = "Give --teacher the teacher's folder, or another --name."
+            problems.append(problem(teacher.path.parent.parent, expected="a teacher", found=found, todo=todo))
+    problems += [it for teacher in folds for it in _misfit(teacher, layout, dataset_json, plans)]
     if not problems and held_back:
         problems = [
             it for teacher in folds for it in _why_unsafe(teacher, held_back, plans.dataset_name, fold)

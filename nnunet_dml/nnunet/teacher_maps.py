@@ -11,6 +11,7 @@ import torch
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
+from nnunet_dml._folders import folder_if_there
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.dataset import SoftLabelDataset
 
@@ -100,10 +101,19 @@ class TeacherMaps:
             dataset, trainer.plans_manager.plans_name, trainer.configuration_name
         )
         stock = soft_maps.stock_dataset(trainer.preprocessed_dataset_folder, redo=redo)
+        raw = folder_if_there("nnUNet_raw")
         bad = []
         for case in sorted({*training, *held_back}):
             grid = soft_maps.grid_of(*soft_maps.stock_properties(stock, case, redo=redo))
             expected_map = made_for(self.channels, trainer.plans_manager.transpose_forward, grid)
+            expected_map |= {key: record.get(key) for key in ("options", "mirroring", "checkpoints")}
+            label = (
+                None
+                if raw is None
+                else raw / dataset / "labelsTr" / f"{case}{trainer.dataset_json['file_ending']}"
+            )
+            if label is not None and label.is_file():
+                expected_map |= soft_maps.digests({"labels": label})
             if reason := soft_maps.why_not_current(self.folder / f"{case}.b2nd", expected_map):
                 bad.append(f"{case} ({reason})")
         if bad:

@@ -176,9 +176,11 @@ def test_what_is_up_to_date_is_kept_and_the_rest_made_the_same_again(world, caps
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "case2.b2nd").write_bytes(before["case2.b2nd"][:-20])
     (folder / "case3.b2nd").unlink()
+    record = json.loads(before["teacher.json"])
     capsys.readouterr()
     teach(world, "--calibration", "kde", name="again")
     assert "2 made, 3 kept" in capsys.readouterr().out
+    assert json.loads((folder / "teacher.json").read_text()) == record
     for name in ("case2.b2nd", "case3.b2nd", "case0.b2nd"):
         assert (folder / name).read_bytes() == before[name], name
     teach(world, "--calibration", "kde", "--bandwidth", "0.1", name="again")
@@ -221,6 +223,40 @@ class TestTraining:
         with torch.no_grad():
             assert np.isfinite(trainer.validation_step(next(trainer.dataloader_val))["loss"])
 
+    def test_maps_are_not_calibrated_again(self, world):
+        teach(world)
+        trainer = build(world)
+        probs, *_ = trainer._see(trainer._on_device(next(trainer.dataloader_train)))
+        trainer.on_train_epoch_start()
+        reached = []
+        forward = trainer.loss.teacher.forward
+        trainer.loss.teacher.forward = lambda out, target, *more: (
+            reached.append(target),
+            forward(out, target, *more),
+        )[1]
+        with trainer._taught(batch := trainer._on_device(next(trainer.dataloader_train))) as seen:
+            trainer.loss(trainer.network(batch["data"]), batch["target"])
+        assert reached[0] is seen[0]
+        assert seen[1] is seen[0]
+        assert probs.shape == seen[0].shape
+
+    def test_maps_made_with_other_labels_or_another_teacher(self, world, capsys):
+        teach(world, name="stale")
+        folder = maps_of(world, "stale")
+        label = world.raw / world.dataset(970) / "labelsTr" / "case1.nii.gz"
+        kept = label.read_bytes()
+        image = sitk.ReadImage(str(label))
+        sitk.WriteImage(image * 0, str(label))
+        try:
+            message = refusal(capsys, lambda: build(world, name="stale"))
+        finally:
+            label.write_bytes(kept)
+        assert "found case1 (stale: labels changed). Run `nnunet-dml teach" in message
+        teach(world, "--bandwidth", "0.1", name="mixed")
+        (folder / "case2.b2nd").write_bytes((maps_of(world, "mixed") / "case2.b2nd").read_bytes())
+        message = refusal(capsys, lambda: build(world, name="stale"))
+        assert "found case2 (stale: options changed)" in message
+
     def test_the_whole_way(self, world, capsys):
         teach(world)
         here.command("configure", "-d", 970, "-p", "fine", "-o", "taught", "--set", "teacher.maps=plain")
@@ -259,6 +295,14 @@ class TestRefusals:
         assert "not trained on the validation cases of the student (fold 1 of" in capsys.readouterr().err
         assert not maps_of(world, "leak", fold=1).exists()
 
+    def test_a_model_that_was_taught_by_these_maps(self, world, capsys):
+        teach(world, name="swapped")
+        command = ("configure", "-d", 970, "-p", "fine", "-o", "swapped", "--set", "teacher.maps=swapped")
+        here.command(*command)
+        here.train(970, "2d", "swapped", "nnUNetTrainerDML_KD")
+        teach(world, "--teacher", "nnUNetTrainerDML_KD__swapped__2d", name="swapped", status=2)
+        assert "taught by the maps swapped: teacher and student are swapped" in capsys.readouterr().err
+
     def test_other_labels(self, world, capsys):
         world.dataset(971)
         other = f"{world.dataset(971)}/{TEACHER}"
@@ -275,7 +319,8 @@ class TestRefusals:
             (("--bandwidth", "0"), "bad value 0 of teacher.bandwidth"),
             (("-c", "3d_fullres"), "expected a configuration 3d_fullres"),
             (("-p", "nobody"), "nobody.json"),
-            (("--set", "loss.gamma=2"), "--set: expected options teacher."),
+            (("--set", "teacher.ce_teacher=1"), "found teacher.ce_teacher"),
+            (("--set", "loss.gamma=2"), "--set: expected what teaching reads (teacher.model"),
         ],
     )
     def test_bad_arguments(self, world, capsys, more, words):
