@@ -72,6 +72,12 @@ def pieces(probs: Array, reference: Array, mask: Array | None) -> Iterator[Piece
     return _cut(p, y, keep)
 
 
+def no_sums(probs: Array, *shape: int) -> torch.Tensor:
+    """Zeros to which the sums of the pieces of `probs` are added, where these will be: nothing is moved."""
+    on_device = isinstance(probs, torch.Tensor) and probs.device.type != "mps"
+    return torch.zeros(*shape, dtype=torch.float64, device=probs.device if on_device else "cpu")
+
+
 def _cut(p: torch.Tensor, y: torch.Tensor, keep: torch.Tensor | None) -> Iterator[Piece]:
     on_cpu = p.device.type == "cpu"
     step = max(1, PIECE // len(p)) if on_cpu and len(p) else max(1, p.shape[-1])

@@ -13,7 +13,7 @@ import torch
 
 from nnunet_dml.metrics._arrays import Array
 from nnunet_dml.metrics._bins import FINE_BINS, binned_sums, check_bins, fine, fine_widths
-from nnunet_dml.metrics._voxels import one_case, pieces
+from nnunet_dml.metrics._voxels import no_sums, one_case, pieces
 from nnunet_dml.metrics.calibration import BINS
 
 
@@ -76,11 +76,10 @@ def adaptive_counts(probs: Array, reference: Array, *, mask: Array | None = None
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
         ValueError: If shapes differ.
     """
-    total = torch.zeros(3, FINE_BINS, dtype=torch.float64)
+    total = no_sums(probs, 3, FINE_BINS)
     for piece in pieces(probs, reference, mask):
         confidence, accuracy = piece.top()
-        sums = binned_sums(fine(confidence), confidence, accuracy, bins=FINE_BINS, keep=piece.keep)
-        total = total.to(sums.device) + sums
+        total += binned_sums(fine(confidence), confidence, accuracy, bins=FINE_BINS, keep=piece.keep)
     return total
 
 
@@ -90,16 +89,12 @@ def adaptive_classwise_counts(probs: Array, reference: Array, *, mask: Array | N
     Returns:
         float64 `(C, 3, fine bins)`, background first; see `adaptive_counts`.
     """
-    total: torch.Tensor | None = None
-    for piece in pieces(probs, reference, mask):
-        sums = torch.stack(
-            [
-                binned_sums(fine(values), values, piece.truth(c), bins=FINE_BINS, keep=piece.keep)
-                for c, values in enumerate(piece.probs)
-            ]
-        )
-        total = sums if total is None else total + sums
-    return torch.zeros(probs.shape[1], 3, FINE_BINS, dtype=torch.float64) if total is None else total
+    voxels = pieces(probs, reference, mask)
+    total = no_sums(probs, probs.shape[1], 3, FINE_BINS)
+    for piece in voxels:
+        for c, values in enumerate(piece.probs):
+            total[c] += binned_sums(fine(values), values, piece.truth(c), bins=FINE_BINS, keep=piece.keep)
+    return total
 
 
 def adaptive_error_from_counts(counts: torch.Tensor, *, bins: int = BINS) -> torch.Tensor:

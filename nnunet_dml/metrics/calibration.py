@@ -17,7 +17,7 @@ import torch
 
 from nnunet_dml.metrics._arrays import Array
 from nnunet_dml.metrics._bins import binned_sums, check_bins, equal_width
-from nnunet_dml.metrics._voxels import one_case, pieces
+from nnunet_dml.metrics._voxels import no_sums, one_case, pieces
 
 BINS = 10
 
@@ -159,11 +159,11 @@ def reliability_counts(
         ValueError: If shapes differ or there is no bin.
     """
     check_bins(bins)
-    total = torch.zeros(3, bins, dtype=torch.float64)
+    total = no_sums(probs, 3, bins)
     for piece in pieces(probs, reference, mask):
         confidence, accuracy = piece.top()
         place = equal_width(confidence, bins)
-        total = total.to(place.device) + binned_sums(place, confidence, accuracy, bins=bins, keep=piece.keep)
+        total += binned_sums(place, confidence, accuracy, bins=bins, keep=piece.keep)
     return total
 
 
@@ -187,14 +187,13 @@ def classwise_counts(
         ValueError: As `reliability_counts`.
     """
     check_bins(bins)
-    total: torch.Tensor | None = None
-    for piece in pieces(probs, reference, mask):
-        sums = [
-            binned_sums(equal_width(values, bins), values, piece.truth(c), bins=bins, keep=piece.keep)
-            for c, values in enumerate(piece.probs)
-        ]
-        total = torch.stack(sums) if total is None else total + torch.stack(sums)
-    return torch.zeros(probs.shape[1], 3, bins, dtype=torch.float64) if total is None else total
+    voxels = pieces(probs, reference, mask)
+    total = no_sums(probs, probs.shape[1], 3, bins)
+    for piece in voxels:
+        for c, values in enumerate(piece.probs):
+            place = equal_width(values, bins)
+            total[c] += binned_sums(place, values, piece.truth(c), bins=bins, keep=piece.keep)
+    return total
 
 
 def ece_from_counts(counts: torch.Tensor) -> torch.Tensor:

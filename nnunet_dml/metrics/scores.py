@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from nnunet_dml.metrics._arrays import Array
-from nnunet_dml.metrics._voxels import one_case, pieces
+from nnunet_dml.metrics._voxels import no_sums, one_case, pieces
 
 CLAMP = 1e-7
 """The least probability whose logarithm is taken: half precision knows none between 0 and 6e-8, and one voxel with 0
@@ -94,12 +94,12 @@ def brier_counts(probs: Array, reference: Array, *, mask: Array | None = None) -
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
         ValueError: If shapes differ.
     """
-    total = torch.zeros(2, dtype=torch.float64)
+    total = no_sums(probs, 2)
     for piece in pieces(probs, reference, mask):
         squares = torch.zeros_like(piece.probs[0])
         for c, values in enumerate(piece.probs):
             squares += (values - piece.truth(c).to(values.dtype)) ** 2
-        total = total.to(squares.device) + _sums(squares, keep=piece.keep)
+        total += _sums(squares, keep=piece.keep)
     return total
 
 
@@ -119,7 +119,7 @@ def nll_counts(probs: Array, reference: Array, *, mask: Array | None = None) -> 
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
         ValueError: If shapes differ.
     """
-    total = torch.zeros(3, dtype=torch.float64)
+    total = no_sums(probs, 3)
     for piece in pieces(probs, reference, mask):
         likelihood = torch.zeros_like(piece.probs[0])
         entropy = torch.zeros_like(likelihood)
@@ -131,7 +131,7 @@ def nll_counts(probs: Array, reference: Array, *, mask: Array | None = None) -> 
             for c, values in enumerate(piece.probs):
                 likelihood += values * piece.truth(c)
             likelihood = -likelihood.clamp(min=CLAMP).log()
-        total = total.to(likelihood.device) + _sums(likelihood, entropy, keep=piece.keep)
+        total += _sums(likelihood, entropy, keep=piece.keep)
     return total
 
 

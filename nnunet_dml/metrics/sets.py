@@ -12,7 +12,7 @@ import torch
 
 from nnunet_dml._checks import check_same_shape
 from nnunet_dml.metrics._arrays import Array, as_tensor, check_mask, is_label_dtype
-from nnunet_dml.metrics._voxels import PIECE, one_case, pieces
+from nnunet_dml.metrics._voxels import PIECE, no_sums, one_case, pieces
 from nnunet_dml.metrics.empty_cases import overlap_ratio
 
 
@@ -174,8 +174,9 @@ def soft_overlap_counts(probs: Array, reference: Array, *, mask: Array | None = 
         TypeError: If `probs` is not floating, or the reference's type does not fit its shape.
         ValueError: If shapes differ.
     """
-    total = torch.zeros(3, probs.shape[1], dtype=torch.float64)
-    for piece in pieces(probs, reference, mask):
+    voxels = pieces(probs, reference, mask)
+    total = no_sums(probs, 3, probs.shape[1])
+    for piece in voxels:
         columns = []
         for c, values in enumerate(piece.probs):
             share = piece.truth(c).to(values.dtype)
@@ -183,7 +184,7 @@ def soft_overlap_counts(probs: Array, reference: Array, *, mask: Array | None = 
             if piece.keep is not None:
                 rows = [torch.where(piece.keep, row, 0) for row in rows]
             columns.append(torch.stack([row.sum(dtype=torch.float64) for row in rows]))
-        total = total.to(piece.probs.device) + torch.stack(columns, dim=1)
+        total += torch.stack(columns, dim=1)
     return total
 
 

@@ -117,6 +117,17 @@ def test_half_precision_is_added_up_in_double(counts):
     torch.testing.assert_close(counts(half[None], labels[None]), wanted, rtol=0, atol=0)
 
 
+def test_wrong_probabilities_are_refused(counts):
+    with pytest.raises(TypeError, match="`probs` to be a NumPy array or a tensor, got list"):
+        counts([0.5, 0.5], np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"`probs` of shape \(B, C, \*spatial\)"):
+        counts(np.ones(3), np.zeros(3, int))
+    with pytest.raises(TypeError, match="floating point probabilities"):
+        counts(np.ones((1, 2, 3), int), np.zeros((1, 3), int))
+    with pytest.raises(ValueError, match=r"`reference` of shape \(1, 3\) to match"):
+        counts(np.ones((1, 2, 3)), np.zeros((1, 4), int))
+
+
 def test_a_wrong_mask_is_refused(counts):
     probs, (labels, _) = both_references(10)
     with pytest.raises(ValueError, match=r"`mask` of shape \(1, 6, 7\), got \(6, 7\)"):
