@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from nnunet_dml._checks import InputError, problem
-    from nnunet_dml.nnunet.offline_teacher import TEACHING, teach
+    from nnunet_dml.nnunet.offline_teacher import teach
+    from nnunet_dml.nnunet.option_groups import TEACHING
     from nnunet_dml.nnunet.options import parse_assignments, validate
 
     if not args.teacher:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
-from nnunet_dml.nnunet.option_groups import Options
-from nnunet_dml.nnunet.options import KEY, merge
+from nnunet_dml.nnunet.option_groups import TEACHING, Options
+from nnunet_dml.nnunet.options import KEY, complete, validate
 
 
 def configure(
@@ -83,7 +83,7 @@ def configure(
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
     if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
         _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
-    _check_teacher(plans[KEY])
+    _check_teacher(plans[KEY], where=f"-o {target}")
     _change_networks(available, configurations, batch_size, scale_features, features, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
@@ -127,7 +127,7 @@ def _merged(own: Any, options: dict[str, Any], source_file: Path) -> dict[str, A
     if not isinstance(own, dict):
         found = type(own).__name__
         raise InputError(problem(source_file, expected=f"an object of options as {KEY!r}", found=found))
-    merged = merge(own, options)
+    merged = complete(_without_other_teacher(own, options), options)
     try:
         Options.model_validate(merged)  # what only one trainer reads is that trainer's to refuse
     except ValidationError as error:
@@ -164,9 +164,20 @@ def _check_against_labels(plans: dict[str, Any], dataset_json: Path, *, where: s
     check_against_labels(options, resolve_source(options.labels.source, content), layout, where=where)
 
 
-def _check_teacher(options: dict[str, Any]) -> None:
-    """Refuse a teacher that has not been trained; whether it fits the student is seen at the training's start."""
-    teacher = Options.model_validate(options).teacher
+def _without_other_teacher(own: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The options of plans, without a model as teacher where maps are chosen now, and the other way round."""
+    chosen, before = options.get("teacher", {}), own.get("teacher", {})
+    if not isinstance(before, dict):
+        return own  # which is refused later
+    dropped = ("maps",) if chosen.get("model") else TEACHING if chosen.get("maps") else ()
+    return (
+        {**own, "teacher": {key: it for key, it in before.items() if key not in dropped}} if before else own
+    )
+
+
+def _check_teacher(options: dict[str, Any], *, where: str) -> None:
+    """Refuse a teacher that has not been trained, and options that nothing reads; whether it fits is seen at the start."""
+    teacher = validate({"teacher": options.get("teacher", {})}, where=where).teacher
     if teacher.model is not None:
         from nnunet_dml.nnunet.teacher import locate, meant, trained_folds  # slow: nnU-Net
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 def _add(archive: zipfile.ZipFile, model: TrainedModel) -> Exported:
     """Write one model into the zip."""
+    model = _without_places(model)
     record = _record(model)
     dataset_json = {key: value for key, value in model.dataset_json.items() if key != KEY}
     base = "{dataset}/{stock_trainer}__{plans}__{configuration}".format_map(record)
@@ -122,6 +123,15 @@ def _add(archive: zipfile.ZipFile, model: TrainedModel) -> Exported:
         after += archive.getinfo(name).file_size
     before = sum(path.stat().st_size for path in model.checkpoints)
     return Exported(record, before, after, tuple(notes))
+
+
+def _without_places(model: TrainedModel) -> TrainedModel:
+    """A model whose options name its teacher, but not where that lies on the author's machine."""
+    teacher = model.plans.get(KEY, {}).get("teacher", {})
+    if not teacher.get("model"):
+        return model
+    named = merge(model.plans[KEY], {"teacher": {"model": Path(teacher["model"]).name}})
+    return replace(model, plans={**model.plans, KEY: named})
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

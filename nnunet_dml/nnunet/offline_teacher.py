@@ -26,7 +26,7 @@ from nnunet_dml.metrics import ece_from_counts
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.distillation import reliability
 from nnunet_dml.nnunet.map_making import crop, to_grid
-from nnunet_dml.nnunet.option_groups import TeacherOptions
+from nnunet_dml.nnunet.option_groups import TEACHING, TeacherOptions
 from nnunet_dml.nnunet.rater_maps import RaterMaps
 from nnunet_dml.nnunet.student import Student
 from nnunet_dml.nnunet.targets import TargetLayout
@@ -36,18 +36,6 @@ from nnunet_dml.nnunet.teacher_checks import check_offline
 from nnunet_dml.nnunet.teacher_maps import BITS, RECORD, folder, made_for
 from nnunet_dml.nnunet.whole_images import WholeImagePredictor
 
-TEACHING = (  # the options that teaching reads
-    "model",
-    "folds",
-    "checkpoint",
-    "calibration",
-    "bandwidth",
-    "temperature",
-    "keys",
-    "weighted_keys",
-    "voxels",
-    "neighbourhood",
-)
 CHOSEN_ON = 4  # cases on which bandwidth or temperature is chosen
 
 

@@ -20,6 +20,20 @@ Source = Literal["auto", "hard", "majority", "uniform", "weighted", "staple", "r
 REDUCTIONS = ("batch", "image", "class")
 
 
+TEACHING = (  # the options of a teacher that is a model: what it is, and how it is calibrated
+    "model",
+    "folds",
+    "checkpoint",
+    "calibration",
+    "bandwidth",
+    "temperature",
+    "keys",
+    "weighted_keys",
+    "voxels",
+    "neighbourhood",
+)
+
+
 class LabelOptions(OptionGroup):
     """What the network is trained on."""
 
@@ -226,20 +240,8 @@ class TeacherOptions(OptionGroup):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TeacherOptions:
-        of_model = (
-            "model",
-            "folds",
-            "checkpoint",
-            "calibration",
-            "bandwidth",
-            "keys",
-            "weighted_keys",
-            "voxels",
-            "neighbourhood",
-            "temperature",
-        )
         both = [
-            name for name in of_model if name in self.model_fields_set and getattr(self, name) is not None
+            name for name in TEACHING if name in self.model_fields_set and getattr(self, name) is not None
         ]
         if self.maps is not None and both:
             raise ValueError(

@@ -289,9 +289,18 @@ class TestTeacher:
         assert configure("-p", "mine", "-o", "next", "--bandwidth", "1e-4", "--teacher-folds", "all") == 0
         assert self.options(folder, "next") == {**expected, "bandwidth": 1e-4, "folds": ["all"]}
         assert configure("-p", "mine", "-o", "none", "--calibration", "none", "--teacher-folds", "same") == 0
+        del expected["bandwidth"]  # which nothing would read
         assert self.options(folder, "none") == {**expected, "calibration": "none", "folds": "same"}
         width = json.loads((folder / "mine.json").read_text())["configurations"]["2d"]["architecture"]
         assert width["arch_kwargs"]["features_per_stage"] == [8, 16, 32]
+
+    def test_a_model_or_maps(self, folder, model):
+        """What is chosen now takes the place of what the plans had."""
+        assert configure("-o", "mine", "--teacher", self.NAME, "--bandwidth", "0.1") == 0
+        assert configure("-p", "mine", "-o", "maps", "--set", "teacher.maps=big", "teacher.active=all") == 0
+        assert self.options(folder, "maps") == {"maps": "big", "active": "all"}
+        assert configure("-p", "maps", "-o", "back", "--teacher", self.NAME) == 0
+        assert self.options(folder, "back") == {"model": f"{folder.name}/{self.NAME}", "active": "all"}
 
     def test_of_the_students_configuration(self, folder, model, capsys):
         anyone = self.NAME.replace("2d", "{configuration}")
@@ -306,6 +315,8 @@ class TestTeacher:
         [
             (["--teacher", "missing"], "--teacher missing: expected a model's folder"),
             (["--teacher", NAME, "--bandwidth", "0"], "bad value 0 of teacher.bandwidth. Set a number above 0, or auto."),
+            (["--calibration", "temperature", "--bandwidth", "0.1"], "-o mine: teacher.bandwidth is read with teacher.calibration=kde only"),
+            (["--teacher", NAME, "--set", "teacher.maps=big"], "teacher.maps is set, and teacher.model"),
             (["--bandwidth=-1e-3"], "bad value -0.001 of teacher.bandwidth"),
             (["--bandwidth", "wide"], "bad value 'wide' of teacher.bandwidth"),
             (["--teacher-folds", "first"], "bad value ['first'] of teacher.folds"),
