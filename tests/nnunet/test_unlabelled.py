@@ -205,6 +205,11 @@ class TestPreprocessing:
         write_image(world.images / "case5_0001.nii.gz", scene(40)[0][0])
         assert preprocess(world) == 0
         assert "1 made (1 stale: image changed), 2 kept" in capsys.readouterr().out
+        with (world.images / "case6_0000.nii.gz").open("r+b") as file:
+            file.seek(4)  # the time in the header of gzip: another file of the same size
+            file.write(b"abcd")
+        assert preprocess(world) == 0
+        assert "1 made (1 stale: image changed), 2 kept" in capsys.readouterr().out
         here.edit_json(
             world.preprocessed / world.name / "nnUNetPlans.json",
             lambda plans: plans["configurations"]["2d"].update(spacing=[2.0, 2.0]),
@@ -236,21 +241,23 @@ class TestPreprocessing:
         def with_infinity(reader, paths):  # ITK itself reads those of NIfTI as 0
             image, properties = read(reader, paths)
             image[0, 0, 3, 3] = np.inf if "case6" in paths[0] else 0
-            return image, properties
+            return image[:1] if "case9" in paths[0] else image, properties
 
         monkeypatch.setattr(SimpleITKIO, "read_images", with_infinity)
         for channel in range(2):
             write_image(world.images / f"case6_{channel:04d}.nii.gz", scene(60)[0][0])
+            write_image(world.images / f"case9_{channel:04d}.nii.gz", scene(9)[0][0])
         write_image(world.images / "case7_0001.nii.gz", scene(7, side=20)[0][0])
         for channel in range(2):
             write_image(world.images / f"case8_{channel:04d}.nii.gz", np.zeros((32, 32), np.float32))
         assert preprocess(world) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if FOLDER in line]
-        assert len(lines) == 4
+        assert len(lines) == 5
         assert "case5_0000.nii.gz: expected a whole nii.gz file" in lines[0]
         assert "case6_0000.nii.gz: expected finite numbers, found 1 voxels that are NaN" in lines[1]
         assert "expected images of case7 that nnU-Net can read" in lines[2]
         assert "case8_0000.nii.gz: expected an image, found nothing but 0" in lines[3]
+        assert "case9_0000.nii.gz: expected 2 channels, as in dataset.json, found 1" in lines[4]
         assert {path.name: path.read_bytes() for path in world.out.iterdir()} == before
 
     def test_a_killed_run_leaves_nothing_that_looks_whole(self, world, capsys, monkeypatch):
