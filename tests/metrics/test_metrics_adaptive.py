@@ -13,7 +13,7 @@ from nnunet_dml.metrics import (
     complements,
     expected_calibration_error,
 )
-from nnunet_dml.metrics._bins import FINE_BINS, equal_width, fine, fine_widths
+from nnunet_dml.metrics._bins import FINE_BINS, binned_sums, equal_width, fine, fine_widths
 from tests.metrics.cases import one_hot, random_case, two
 from tests.reference import metrics as slow
 
@@ -144,3 +144,14 @@ def test_the_float_nearest_to_a_border_opens_the_bin_for_any_number_of_bins(bins
     below = torch.nextafter(edges[1:], torch.zeros((), dtype=dtype))
     assert torch.equal(equal_width(below, bins), k[:-1].int())
     assert equal_width(torch.ones(1, dtype=dtype), bins).item() == bins - 1
+
+
+def test_what_rounding_left_outside_goes_to_the_ends_and_what_is_no_number_stays_visible():
+    values = torch.tensor([-1e-4, 1.0004, torch.inf, torch.nan])
+    assert equal_width(values, 10).tolist()[:2] == [0, 9]
+    assert fine(values).tolist()[:2] == [0, FINE_BINS - 1]
+    for place, bins in ((equal_width(values, 10), 10), (fine(values), FINE_BINS)):
+        assert 0 <= place.min() <= place.max() < bins
+        sums = binned_sums(place, values, values, bins=bins, keep=None)
+        assert sums[0].sum() == 4
+        assert sums[1].sum().isnan()
