@@ -22,7 +22,7 @@ lidc() { # 111 nodules in 3D, 3 or 4 radiologists: every fusion
   nnunet-dml preprocess -d 503 -c 3d_fullres --fusion majority uniform weighted staple random file
 }
 
-hippocampus() { # 3D, one rater: boundary label smoothing of labels and of regions, two epochs of ten iterations
+hippocampus() { # 3D, one rater: boundary label smoothing of labels and of regions, 500 iterations
   cp -r "$data/Dataset004_Hippocampus" "$nnUNet_raw/"
   cp -r "$data/Dataset004_Hippocampus" "$nnUNet_raw/Dataset014_HippocampusRegions"
   python - "$nnUNet_raw/Dataset014_HippocampusRegions/dataset.json" <<'PYTHON'
@@ -33,9 +33,9 @@ json.dump(content, open(sys.argv[1], "w"))
 PYTHON
   for id in 4 14; do
     plan $id 3d_fullres
-    nnunet-dml configure -d $id -o nnUNetPlans_two --scale-features 0.25 --batch-size 2 \
-      --set training.epochs=2 training.iterations=10 training.val_iterations=2 training.seed=1234
-    train $id 3d_fullres 0 -tr nnUNetTrainerDML_BLS -p nnUNetPlans_two
+    nnunet-dml configure -d $id -o half --scale-features 0.5 \
+      --set training.epochs=20 training.iterations=25 training.val_iterations=5 training.seed=1234
+    train $id 3d_fullres 0 -tr nnUNetTrainerDML_BLS -p half
   done
 }
 
