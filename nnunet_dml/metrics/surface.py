@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional
 
 from nnunet_dml._checks import check_range
 from nnunet_dml.metrics._arrays import Array
@@ -55,9 +54,7 @@ def surface_dice(prediction: Array, reference: Array, *, spacing: Sequence[float
 
     first, second = (mask[None, None].float() for mask in pair)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # of an argument that MONAI 1.5 and 1.6 give themselves
+        warnings.simplefilter("ignore", FutureWarning)  # as above
         value = compute_surface_dice(
             first, second, [tolerance], include_background=True, spacing=sizes, use_subvoxels=True
         )
@@ -101,9 +98,7 @@ def hausdorff_distance_95(prediction: Array, reference: Array, *, spacing: Seque
 
     first, second = (mask[None, None].float() for mask in pair)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # of an argument that MONAI 1.5 and 1.6 give themselves
+        warnings.simplefilter("ignore", FutureWarning)  # as above
         value = compute_hausdorff_distance(
             first, second, include_background=True, percentile=95, spacing=sizes
         )
@@ -113,7 +108,7 @@ def hausdorff_distance_95(prediction: Array, reference: Array, *, spacing: Seque
 def _prepared(
     prediction: Array, reference: Array, spacing: Sequence[float]
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], list[float]]:
-    """The two masks, cut down to what they fill and a border of one voxel; and the spacing of their axes."""
+    """The two masks, cut down to the box that they fill (before MONAI makes floats of them); and the spacing of their axes."""
     first, second = label_maps(prediction, reference)
     sizes = [float(size) for size in spacing]
     if len(sizes) != first.ndim or not all(0 < size < torch.inf for size in sizes):
@@ -136,5 +131,4 @@ def _prepared(
             break
         low, high = int(found[0]), int(found[-1]) + 1
         union, first, second = (mask.narrow(axis, low, high - low) for mask in (union, first, second))
-    border = [1, 1] * first.ndim
-    return (functional.pad(first, border), functional.pad(second, border)), sizes
+    return (first, second), sizes
