@@ -37,6 +37,7 @@ PYTHON
       --set training.epochs=20 training.iterations=25 training.val_iterations=5 training.seed=1234
     train $id 3d_fullres 0 -tr nnUNetTrainerDML_BLS -p half
   done
+  train 4 3d_fullres 0 -tr nnUNetTrainerDML -p half
 }
 
 bubil() { # 35 PNG pictures of cells, 10 annotations each: two epochs
