@@ -38,6 +38,11 @@ def has_images(dataset: str) -> bool:
     return (find_dataset(dataset, environment_folder("nnUNet_raw")) / FOLDER).is_dir()
 
 
+def channel_count(dataset_json: Mapping[str, Any]) -> int:
+    """Number of channels of a data set's images; older ones call them `modality`, as nnU-Net allows."""
+    return len(dataset_json.get("channel_names") or dataset_json["modality"])
+
+
 def command_for(dataset: str, plans_name: str, configuration: str) -> str:
     """The command line that preprocesses the unlabelled images of one configuration."""
     plans = "" if plans_name == "nnUNetPlans" else f" -p {plans_name}"
@@ -178,7 +183,7 @@ def check_for_training(trainer: SoftLabelTrainer) -> list[str]:
     assert trainer.preprocessed_dataset_folder_base is not None
     out = folder(trainer.preprocessed_dataset_folder_base, configuration.data_identifier)
     command = command_for(plans.dataset_name, plans.plans_name, trainer.configuration_name)
-    channels = len(trainer.dataset_json["channel_names"])
+    channels = channel_count(trainer.dataset_json)
     raw_root = folder_if_there("nnUNet_raw")
     raw = raw_root / plans.dataset_name if raw_root else None
     made = made_cases(out)

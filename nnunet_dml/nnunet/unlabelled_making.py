@@ -64,7 +64,7 @@ def preprocess_unlabelled(
     arrays = find_arrays(dataset, plans_name, configurations)
     described = read_json(arrays.raw / "dataset.json")
     try:
-        channels, ending = len(described["channel_names"]), str(described["file_ending"])
+        channels, ending = unlabelled.channel_count(described), str(described["file_ending"])
     except (KeyError, TypeError) as error:
         expected = "`channel_names` and `file_ending` as nnU-Net wants them"
         raise InputError(
@@ -98,7 +98,7 @@ def _make(case: _Case, overwrite: bool) -> str:
     blosc2.set_nthreads(1)
     plans = PlansManager(str(case.plans_file))
     configuration = plans.get_configuration(case.configuration)
-    channels = len(case.dataset_json["channel_names"])
+    channels = unlabelled.channel_count(case.dataset_json)
     expected = unlabelled.made_for(plans, configuration, channels)
     reason = unlabelled.why_not_current(case.out, case.name, expected, case.files, whole=True)
     if overwrite:

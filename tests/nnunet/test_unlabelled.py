@@ -17,7 +17,7 @@ from nnunet_dml.cli.main import main
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.option_checks import check_unlabelled
 from nnunet_dml.nnunet.options import parse_assignments, validate
-from nnunet_dml.nnunet.unlabelled import FOLDER, raw_cases
+from nnunet_dml.nnunet.unlabelled import FOLDER, channel_count, raw_cases
 from nnunet_dml.nnunet.unlabelled_loader import rank_batch_size
 from tests.nnunet import mode_helpers as here
 from tests.nnunet.mode_helpers import write_image
@@ -363,3 +363,8 @@ class TestWhatStopsATraining:
             )
             assert f"{name} reads the options labels, loss" in message
         assert trainers.nnUNetTrainerJML_SSL.default_options["loss"] == {"overlap": "jml"}
+
+
+def test_channels_by_either_name():
+    assert channel_count({"channel_names": {"0": "MR", "1": "CT"}}) == 2
+    assert channel_count({"modality": {"0": "MR"}}) == 1
