@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The experiments of docs/results/distillation.md, on the CPU:
+# Distillation and semi-supervised training on real data, on the CPU; prints a table for each part:
 #   bash scripts/distillation.sh DATA WORK [liver|hippocampus|ssl …]
 # DATA holds Dataset017_LiverSlices/ and Dataset004_Hippocampus/; WORK is made and takes everything. Needs the package installed.
 # A training that is finished is not repeated; one that was stopped is resumed.

@@ -118,9 +118,19 @@ class DistillationLoss(nn.Module):
         return self.total(of_label, of_teacher)
 
     def total(self, of_label: Tensor | None, of_teacher: Tensor | None) -> Tensor:
-        """The loss of what `label` and `teacher` return, (2,) each; None: that half is left out."""
-        halves = zip(self.weights.view(2, 2).unbind(1), (of_label, of_teacher), strict=True)
-        values = [(weights * (half - self._best)).sum() for weights, half in halves if half is not None]
+        """The loss of what `label` and `teacher` return, (2,) each; None: that half is left out.
+
+        Where one half stands alone its terms have the weight of both, so that the value keeps its scale.
+        """
+        halves = (of_label, of_teacher)
+        weights = self.weights.view(2, 2).unbind(1)
+        if of_label is None or of_teacher is None:
+            weights = tuple(torch.where(own > 0, sum(weights), 0) for own in weights)
+        values = [
+            (own * (half - self._best)).sum()
+            for own, half in zip(weights, halves, strict=True)
+            if half is not None
+        ]
         return torch.stack(values).sum()
 
     def terms(self, of_label: Tensor | None, of_teacher: Tensor | None) -> Tensor:

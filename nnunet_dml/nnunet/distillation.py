@@ -23,7 +23,7 @@ class TaughtLoss(nn.Module):
 
     The labels go the way that they go without a teacher (`TargetLoss`). The teacher's probabilities are not among
     nnU-Net's targets: they are set for the time of a step by `taught`, and averaged down for the coarse outputs.
-    Outside `taught` there is no teacher, and the value is the labels' share of the loss.
+    Outside `taught` there is no teacher, and the labels have the whole weight.
     """
 
     def __init__(

@@ -107,7 +107,7 @@ class JointLoss(nn.Module):
             output: Logits (L + U, C, *spatial), or a list of them, finest first, under deep supervision.
             target: [labelled, fractions, valid]: nnU-Net's own or a packed target of the first L samples, the
                 pseudo-labels of the others (U, C, *spatial), and where they count (U, 1, *spatial). A target by
-                itself, or alone in a list, is of labelled samples only, and the loss lacks its other half.
+                itself, or alone in a list, is of labelled samples only, which then have the whole weight.
         """
         of_teacher = None
         if isinstance(target, list) and len(target) == 3:

@@ -204,3 +204,11 @@ def test_lovasz_with_labels_alone():
 def test_a_teacher_of_another_shape():
     with pytest.raises(ValueError, match="Expected `target` of shape"):
         DistillationLoss()(torch.zeros(1, 2, 4), torch.full((1, 2, 4), 0.5), torch.full((1, 2, 2), 0.5))
+
+
+def test_a_half_alone_has_the_weight_of_both_but_no_term_of_its_own_weight_0():
+    loss = DistillationLoss(ce_label=0.2, ce_teacher=0.6, overlap_label=0, overlap_teacher=0.5, weight_ce=1)
+    found = loss.total(torch.tensor([2.0, 0.0]), None)
+    torch.testing.assert_close(found, torch.tensor((0.2 + 0.6) * 2.0))
+    found = loss.total(None, torch.tensor([2.0, 0.25]))
+    torch.testing.assert_close(found, torch.tensor((0.2 + 0.6) * 2.0 + 1.5 * 0.5 * (0.25 - 1)))

@@ -145,9 +145,9 @@ class TestJointLoss:
         assert joint()(logits, [target, other, torch.ones_like(valid)]) != first
 
     @pytest.mark.parametrize("log", [False, True])
-    def test_labelled_samples_alone_are_the_first_half(self, size, log):
+    def test_labelled_samples_alone_have_the_whole_weight(self, size, log):
         logits, target, _, _ = batch_of(size)
-        expected = plain(0.3, 0.9, log=log)(logits[:2], one_hot(target, 3))
+        expected = plain(0.3 + 0.7, 0.9 + 0.4, log=log)(logits[:2], one_hot(target, 3))
         loss = joint(log=log)
         torch.testing.assert_close(loss(logits[:2], target), expected)
         torch.testing.assert_close(loss(logits[:2], [target]), expected)
