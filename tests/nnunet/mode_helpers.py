@@ -6,6 +6,7 @@ import json
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from nnunetv2.run.run_training import get_trainer_from_args, run_training
 from torch import nn
 
 from nnunet_dml.cli.main import main
+from tests.conftest import set_folders
 
 CPU = torch.device("cpu")
 TINY = ("training.epochs=1", "training.iterations=2", "training.val_iterations=1", "training.seed=0")
@@ -40,6 +42,15 @@ def for_planning() -> Iterator[None]:
     with threads_for_processes(), pytest.MonkeyPatch.context() as patch:
         patch.setenv("nnUNet_n_proc_DA", "1")
         yield
+
+
+@contextmanager
+def made_when_asked(root: Path, make) -> Iterator[SimpleNamespace]:
+    """nnU-Net's folders with `dataset(number)`, which makes a data set by `make(folders, number)` the first time."""
+    with pytest.MonkeyPatch.context() as patch:
+        folders = set_folders(patch, root)
+        folders.dataset = cache(partial(make, folders))
+        yield folders
 
 
 def write_image(

@@ -15,7 +15,6 @@ from nnunet_dml.losses.distillation import TERMS
 from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.distillation import ECE
 from nnunet_dml.nnunet.options import merge
-from tests.conftest import set_folders
 from tests.nnunet import mode_helpers as here
 from tests.nnunet.mode_helpers import disc
 from tests.nnunet.test_sources import refusal
@@ -71,16 +70,7 @@ def make(folders, number):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """All data sets; made when they are asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        folders = set_folders(patch, tmp_path_factory.mktemp("taught"))
-        made = {}
-
-        def dataset(number):
-            if number not in made:
-                made[number] = make(folders, number)
-            return made[number]
-
-        folders.dataset = dataset
+    with here.made_when_asked(tmp_path_factory.mktemp("taught"), make) as folders:
         yield folders
 
 

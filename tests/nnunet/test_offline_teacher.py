@@ -17,7 +17,6 @@ from nnunet_dml.nnunet import trainers
 from nnunet_dml.nnunet.map_making import to_grid
 from nnunet_dml.nnunet.options import merge
 from nnunet_dml.nnunet.teacher_maps import SCALE
-from tests.conftest import set_folders
 from tests.nnunet import mode_helpers as here
 from tests.nnunet.mode_helpers import disc
 from tests.nnunet.test_sources import refusal
@@ -65,16 +64,7 @@ def make(folders, number):
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """The data sets, made when they are asked for."""
-    with pytest.MonkeyPatch.context() as patch:
-        folders = set_folders(patch, tmp_path_factory.mktemp("offline"))
-        made = {}
-
-        def dataset(number):
-            if number not in made:
-                made[number] = make(folders, number)
-            return made[number]
-
-        folders.dataset = dataset
+    with here.made_when_asked(tmp_path_factory.mktemp("offline"), make) as folders:
         yield folders
 
 
