@@ -29,9 +29,9 @@ students() { # students DATASET CONFIGURATION PLANS_OF_THE_TEACHER
   "${plans[@]}" -o student_kde --teacher "$model" --calibration kde
 }
 distil() { # distil DATASET CONFIGURATION PLANS_OF_THE_TEACHER
+  for fold in 0 1 2; do train "$1" "$2" $fold nnUNetTrainerDML "$3"; done
   students "$@"
   for fold in 0 1 2; do
-    train "$1" "$2" $fold nnUNetTrainerDML "$3"
     train "$1" "$2" $fold nnUNetTrainerDML student
     for it in ce dml temperature kde; do train "$1" "$2" $fold nnUNetTrainerDML_KD student_$it; done
   done
@@ -58,7 +58,7 @@ hippocampus() { # MR in 3D
   local made="$nnUNet_preprocessed/Dataset004_Hippocampus"
   once "$made/nnUNetPlans_3d_fullres" nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --verify_dataset_integrity -npfp 2 -np 2
   nnunet-dml configure -d 4 -o teacher --scale-features 0.5 --overwrite --set \
-    training.epochs=30 training.iterations=25 training.val_iterations=5 training.seed=1234
+    training.epochs=20 training.iterations=25 training.val_iterations=5 training.seed=1234
   distil Dataset004_Hippocampus 3d_fullres teacher
 }
 
