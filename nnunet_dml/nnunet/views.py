@@ -36,7 +36,7 @@ BOX = (0.1, 0.5)  # the share of a patch that CutMix cuts in
 
 
 def intensity_transforms(ignore_axes: tuple[int, ...] | None = None) -> list[BasicTransform]:
-    """What the strong view draws from: for z-scored channels, each always applied, with a strength drawn evenly."""
+    """What the strong view draws from, for channels of mean 0 and deviation 1; each with a strength drawn evenly."""
     factor = BGContrast((0.5, 1.5))
     alike: dict[str, Any] = {"synchronize_channels": False, "p_per_channel": 1}
     return [
@@ -56,7 +56,10 @@ def intensity_transforms(ignore_axes: tuple[int, ...] | None = None) -> list[Bas
 
 
 class AppendStrongView(BasicTransform):
-    """Put a strong view (C, *spatial) behind an image (C, *spatial): 1 to `most` different transforms of it, in any order."""
+    """Put a strong view (C, *spatial) behind an image (C, *spatial): 1 to `most` different transforms of it, in any order.
+
+    They see each channel with mean 0 and deviation 1 in the patch, whatever normalisation the plans have.
+    """
 
     def __init__(self, transforms: Sequence[BasicTransform], most: int) -> None:
         """Set what to draw from, and how many at most; 0 leaves the strong view as the weak one."""
@@ -68,8 +71,13 @@ class AppendStrongView(BasicTransform):
         strong = data_dict["image"].clone()  # nnU-Net's transforms work in place
         if self.most:
             count = np.random.randint(1, self.most + 1)
+            axes = tuple(range(1, strong.ndim))
+            mean, deviation = strong.mean(axes, keepdim=True), strong.std(axes, correction=0, keepdim=True)
+            deviation = torch.where(deviation > 0, deviation, 1)
+            strong = (strong - mean) / deviation
             for index in np.random.permutation(len(self.transforms))[:count]:
                 strong = self.transforms[index](image=strong)["image"]
+            strong = strong * deviation + mean
         data_dict["image"] = torch.cat((data_dict["image"], strong))
         return data_dict
 

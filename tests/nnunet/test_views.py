@@ -74,6 +74,24 @@ class TestStrongView:
             assert not torch.equal(transform(image=image.clone())["image"], image), transform
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(400.0, -100.0), (1 / 256, 0.5)])
+def test_the_strength_follows_a_channels_deviation(scale, shift):
+    """As for CT without normalisation, or RGB in [0, 1]."""
+    image = image_of((16, 16))
+    for number in range(10):
+        views = []
+        for it in (image, scale * image + shift):
+            seed(number)
+            views.append(AppendStrongView(intensity_transforms(), 3)(image=it)["image"][2:])
+        assert torch.allclose(views[1], scale * views[0] + shift, rtol=1e-3, atol=2e-3 * scale)
+
+
+def test_a_channel_of_one_value_stays_finite():
+    seed()
+    image = torch.full((2, 8, 8), 7.0)
+    assert torch.isfinite(AppendStrongView(intensity_transforms(), 3)(image=image)["image"]).all()
+
+
 def test_one_to_most_different_transforms_are_applied():
     seed()
     notes = [Note(power) for power in range(4)]

@@ -80,6 +80,11 @@ class DistillationTrainer(SoftLabelTrainer):
         """As upstream's; refuses a teacher that does not fit before anything is done."""
         options = self.options.teacher
         with clean_refusal():
+            if self.device.type == "mps":
+                todo = "The calibration sums in float64, which it does not know."
+                raise InputError(
+                    problem("-device mps", expected="cuda or cpu for a teacher", found="mps", todo=todo)
+                )
             if self.maps is not None:
                 message = self.maps.check(self)
             else:
