@@ -60,6 +60,15 @@ class TeacherMaps:
         """The integer of 1.0 of every channel."""
         return [SCALE] * self.channels
 
+    @property
+    def digests(self) -> dict[str, Any]:
+        """Of the checkpoints that the maps were made by, by fold.
+
+        Raises:
+            InputError: There is no record of them.
+        """
+        return dict(read_json(self.folder / RECORD).get("checkpoints") or {})
+
     def behind(self, datasets: Iterable[Any]) -> tuple[Any, ...]:
         """Data sets of nnU-Net with the maps behind all that they yield as labels."""
         return tuple(SoftLabelDataset(it, self.folder) for it in datasets)

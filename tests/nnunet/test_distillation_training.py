@@ -282,6 +282,39 @@ def test_a_resumed_training_is_the_one_that_was_not_interrupted(world):
     assert series(second)["teacher_ece"] == series(once)["teacher_ece"]
 
 
+def test_a_resumed_training_wants_the_teacher_that_it_began_with(world, capsys):
+    first = build(world)
+    step(first)
+    first.current_epoch += 1
+    first.save_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
+    checkpoint = (
+        world.results / world.dataset(960) / f"{TEACHER}__big__2d" / "fold_0" / "checkpoint_final.pth"
+    )
+    content, kept = torch.load(checkpoint, weights_only=False), checkpoint.read_bytes()
+    for resumed, refused in ((False, False), (True, True)):
+        content["current_epoch"] += 1  # trained since
+        torch.save(content, checkpoint)
+        second = build(world, start=False)
+        if resumed:
+            second.load_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
+        else:
+            second.initialize()
+        try:
+            if refused:
+                message = refusal(capsys, second.on_train_start)
+                assert (
+                    f"{TEACHER}__big__2d: expected the teacher that it began with, found one trained since"
+                    in message
+                )
+            else:
+                second.on_train_start()
+        finally:
+            checkpoint.write_bytes(kept)
+    third = build(world, start=False)
+    third.load_checkpoint(f"{first.output_folder}/checkpoint_latest.pth")
+    third.on_train_start()
+
+
 def test_from_training_to_prediction_without_the_teacher(world, tmp_path, capsys):
     dataset = world.dataset(960)
     here.train(960, "2d", "small", "nnUNetTrainerDML_KD")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from nnunet_dml.losses import DistillationLoss
 from nnunet_dml.losses.distillation import TERMS
 from nnunet_dml.nnunet import teacher as teachers
 from nnunet_dml.nnunet.distillation import ECE, TaughtLoss, TeachingRecord
+from nnunet_dml.nnunet.soft_maps import digests
 from nnunet_dml.nnunet.teacher_calibration import TeacherCalibration
 from nnunet_dml.nnunet.teacher_checks import check_teacher
 from nnunet_dml.nnunet.teacher_maps import TeacherMaps
@@ -22,6 +24,7 @@ from nnunet_dml.nnunet.trainers.configured import clean_refusal
 from nnunet_dml.nnunet.trainers.recipes import nnUNetTrainerDML, nnUNetTrainerJML
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 
+IDENTITY = "teacher_digests"  # kept by upstream's logger, and so in the checkpoints
 BATCHES = 8  # on which bandwidth or temperature is chosen
 
 
@@ -52,7 +55,7 @@ class DistillationTrainer(SoftLabelTrainer):
         self.calibration = TeacherCalibration(self.options.teacher, independent=self.independent)
         lambdas = {"ce": self.options.loss.weight_ce, "overlap": self.options.loss.weight_overlap}
         self.terms = [it for it in TERMS if lambdas[it.split("_")[0]] * getattr(self.options.teacher, it)]
-        series = [*(f"train_{it}" for it in self.terms), *ECE]
+        series = [*(f"train_{it}" for it in self.terms), *ECE, IDENTITY]
         if self.calibration.must_choose:  # what was chosen goes into the checkpoints with the curves
             series.append(f"teacher_{self.calibration.name}")
         self.logger.local_logger.my_fantastic_logging.update({name: [] for name in series})
@@ -87,9 +90,11 @@ class DistillationTrainer(SoftLabelTrainer):
                 )
             if self.maps is not None:
                 message = self.maps.check(self)
+                self._check_same_teacher(self.maps.digests)
             else:
                 folds = self._teacher_folds()
                 check_teacher(folds, self)
+                self._check_same_teacher(digests({it.fold: it.path for it in folds}))
                 self.teacher = teachers.build(folds, self.device, compiled=self._do_i_compile())
                 message = f"{options.model}, fold {', '.join(it.fold for it in folds)}, calibration: {options.calibration}"
         self._start_record()
@@ -97,6 +102,16 @@ class DistillationTrainer(SoftLabelTrainer):
         self.print_to_log_file(f"Taught by {message}.")
         if self.calibration.must_choose:
             self._choose_calibration()
+
+    def _check_same_teacher(self, found: dict[str, Any]) -> None:
+        """Raise `InputError` if a training that is resumed has begun with other weights of its teacher."""
+        self.digests = json.dumps(found, sort_keys=True)
+        logged = self.logger.get_value(IDENTITY, step=None)
+        if logged and logged[-1] != self.digests:
+            name = self.options.teacher.model or f"the maps {self.options.teacher.maps}"
+            expected, todo = "the teacher that it began with", "Train the student anew, without --c."
+            where = f"{self.output_folder}: {name}"
+            raise InputError(problem(where, expected=expected, found="one trained since", todo=todo))
 
     def _choose_calibration(self) -> None:
         """Choose bandwidth or temperature on training patches; a resumed training goes on with what it had."""
@@ -190,6 +205,7 @@ class DistillationTrainer(SoftLabelTrainer):
             self.logger.log(f"train_{name}", terms[TERMS.index(name)], self.current_epoch)
         for name, value in zip(ECE, errors, strict=True):
             self.logger.log(name, value, self.current_epoch)
+        self.logger.log(IDENTITY, self.digests, self.current_epoch)
         if self.calibration.must_choose:
             self.logger.log(
                 f"teacher_{self.calibration.name}", self.calibration.parameter, self.current_epoch
