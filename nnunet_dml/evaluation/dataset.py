@@ -1,8 +1,9 @@
-"""An nnU-Net raw dataset as the evaluation sees it: classes, references, raters."""
+"""An nnU-Net raw dataset as the evaluation sees it: classes or regions, references, raters."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, listed_raters
 
+SOFT_MAPS = "softlabelsTr"
+
 
 @dataclass(frozen=True)
 class RawDataset:
@@ -18,11 +21,16 @@ class RawDataset:
 
     folder: Path
     classes: tuple[str, ...]
-    """Names in the order of the labels, background first, without the ignore label."""
+    """Names of the background and, in the order of the model's channels, of the other classes or of the regions; without
+    the ignore label."""
     ignore_label: int | None
     file_ending: str
     listed_raters: dict[str, list[str]] = field(default_factory=dict)
     """The raters of each case, where `dataset.json` lists them."""
+    regions: tuple[tuple[int, ...], ...] = ()
+    """The labels of each region; empty for a dataset of classes that exclude one another."""
+    regions_class_order: tuple[int, ...] = ()
+    """The label that nnU-Net writes for each region, later ones over earlier ones."""
 
     @property
     def name(self) -> str:
@@ -30,13 +38,39 @@ class RawDataset:
         return self.folder.name
 
     @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of what is measured: the foreground classes or the regions."""
+        return self.classes[1:]
+
+    @property
+    def channels(self) -> int:
+        """How many channels the probabilities have: the classes with the background, or the regions."""
+        return len(self.regions) or len(self.classes)
+
+    @property
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """The labels of each foreground class or region."""
+        return self.regions or tuple((label,) for label in range(1, len(self.classes)))
+
+    @property
+    def labels(self) -> int:
+        """One more than the greatest label, the ignore label left aside."""
+        return 1 + max(label for members in self.members for label in members)
+
+    @property
     def label_values(self) -> set[int]:
         """The numbers that a label map may hold."""
-        return {*range(len(self.classes))} | ({self.ignore_label} if self.ignore_label is not None else set())
+        ignored = set() if self.ignore_label is None else {self.ignore_label}
+        return {0, *(label for members in self.members for label in members)} | ignored
 
     def label_file(self, case: str) -> Path:
         """The consensus of a case."""
         return self.folder / "labelsTr" / (case + self.file_ending)
+
+    def labelled_cases(self) -> list[str]:
+        """The cases with a consensus."""
+        files = (self.folder / "labelsTr").glob(f"*{self.file_ending}")
+        return sorted(it.name.removesuffix(self.file_ending) for it in files if not it.name.startswith("."))
 
     def rater_files(self, case: str) -> list[Path]:
         """The raters' files of a case, in order; none where the dataset has none for it.
@@ -46,6 +80,19 @@ class RawDataset:
         """
         listed = self.listed_raters.get(case)
         return list(all_rater_files(self.folder, case, self.file_ending, listed).values())
+
+    def soft_file(self, case: str) -> Path | None:
+        """The soft map that the user brought for a case, where there is one."""
+        for ending in dict.fromkeys((self.file_ending, ".nii.gz")):
+            path = self.folder / SOFT_MAPS / (case + ending)
+            if path.is_file():
+                return path
+        return None
+
+    def image_files(self, case: str) -> list[Path]:
+        """The channels of a case's image, where it is there."""
+        folder = self.folder / "imagesTr"
+        return [it for k in range(100) if (it := folder / f"{case}_{k:04d}{self.file_ending}").is_file()]
 
 
 def read_dataset(folder: Path) -> RawDataset:
@@ -57,34 +104,45 @@ def read_dataset(folder: Path) -> RawDataset:
     path = folder / "dataset.json"
     content = read_json(path)
     try:
-        labels = {name: _label(value) for name, value in content["labels"].items()}
+        labels = {str(name): _labels(value) for name, value in content["labels"].items()}
         ending = str(content["file_ending"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             problem(
                 path,
-                expected="`labels` (name: integer) and `file_ending` as nnU-Net wants them",
+                expected="`labels` (name: integer, or the list of a region's integers) and `file_ending` as nnU-Net "
+                "wants them",
                 found=f"{type(error).__name__} {error}",
             )
         ) from None
-    if any(value is None for value in labels.values()):
-        raise InputError(
-            f"{path}: region-based models are not supported yet: their channels overlap and do not sum to "
-            "one, so the top label and its calibration are not defined."
-        )
     if content.get("overwrite_image_reader_writer") == "NibabelIOWithReorient":
         raise InputError(reoriented(path))
-    ignore = labels.pop("ignore", None)
-    order = sorted(labels, key=lambda name: labels[name] or 0)
-    if [labels[name] for name in order] != list(range(len(order))) or len(order) < 2:
-        raise InputError(
-            problem(
-                path,
-                expected="labels 0 (background), 1, 2, … without a gap",
-                found=json.dumps(content["labels"]),
-            )
-        )
-    return RawDataset(folder, tuple(order), ignore, ending, listed_raters(content))
+    shown = json.dumps(content["labels"])
+    ignored = labels.pop("ignore", None)
+    if ignored is not None and len(ignored) != 1:
+        raise InputError(problem(path, expected="one integer as label `ignore`", found=shown))
+    ignore = None if ignored is None else ignored[0]
+    listed = listed_raters(content)
+    if any(len(members) > 1 for members in labels.values()):
+        regions = {name: members for name, members in labels.items() if set(members) != {0}}
+        order = _region_order(content.get("regions_class_order"), path, regions)
+        names = ("background", *regions)
+        return RawDataset(folder, names, ignore, ending, listed, tuple(regions.values()), order)
+    ordered = sorted(labels, key=lambda name: labels[name])
+    if [labels[name] for name in ordered] != [(k,) for k in range(len(ordered))] or len(ordered) < 2:
+        expected = "labels 0 (background), 1, 2, … without a gap"
+        raise InputError(problem(path, expected=expected, found=shown))
+    return RawDataset(folder, tuple(ordered), ignore, ending, listed)
+
+
+def _region_order(order: Any, path: Path, regions: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    known = {label for members in regions.values() for label in members}
+    whole = isinstance(order, list) and all(type(it) is int and it in known for it in order)
+    if not whole or len(order) != len(regions):
+        expected = f"`regions_class_order`, a label for each of the {len(regions)} regions"
+        found = "none" if order is None else json.dumps(order)
+        raise InputError(problem(path, expected=expected, found=found))
+    return tuple(order)
 
 
 def reoriented(path: Path) -> str:
@@ -95,12 +153,9 @@ def reoriented(path: Path) -> str:
     )
 
 
-def _label(value: Any) -> int | None:
-    """A label's integer; None for a region, a list of several labels."""
-    if isinstance(value, list):
-        if len(value) != 1:
-            return None
-        value = value[0]
-    if isinstance(value, bool) or int(value) != value:
-        raise ValueError(f"label {value!r} is not an integer")
-    return int(value)
+def _labels(value: Any) -> tuple[int, ...]:
+    """The integers of a label or of a region."""
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or any(isinstance(it, bool) or int(it) != it or it < 0 for it in numbers):
+        raise ValueError(f"label {value!r} is not an integer of at least 0")
+    return tuple(dict.fromkeys(int(it) for it in numbers))
