@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nnunet_dml.calibration.batch import rows_of
@@ -21,14 +18,6 @@ class Reservoir:
 
     A reservoir of a softmax has a class for each of its C columns; that of a region one column and two classes.
     """
-
-    DTYPES: ClassVar[dict[str, type]] = {
-        "probs": np.float32,
-        "labels": np.float32,
-        "classes": np.int64,
-        "priorities": np.float64,
-        "seen": np.int64,
-    }
 
     probs: Tensor  # (M, C) float32
     labels: Tensor  # (M, C) float32
@@ -81,26 +70,20 @@ class Reservoir:
         weights = (self.seen / held.clamp(min=1, max=share))[self.classes[used]]
         return self.probs[used], self.labels[used], weights
 
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """All of it as arrays."""
-        return {name: getattr(self, name).numpy().copy() for name in self.DTYPES}
-
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any]) -> Reservoir:
-        """The reservoir that gave `to_arrays`; nested lists serve as well. `ValueError` if lengths do not fit."""
-        parts: dict[str, NDArray[Any]] = {
-            name: np.array(arrays[name], dtype=dtype) for name, dtype in cls.DTYPES.items()
-        }
-        shapes = {name: part.shape for name, part in parts.items()}
-        number = len(parts["classes"])
-        columns = shapes["probs"][-1] if parts["probs"].ndim == 2 else 0
-        fit = {
-            "probs": (number, columns),
-            "labels": (number, columns),
-            "classes": (number,),
-            "priorities": (number,),
-            "seen": (parts["seen"].size,),
-        }
-        if shapes != fit:
-            raise ValueError(f"Expected arrays of {number} keys, {fit}, got {shapes}.")
-        return cls(**{name: torch.from_numpy(part) for name, part in parts.items()})
+    def merged(cls, parts: Sequence[Reservoir], size: int) -> Reservoir:
+        """The reservoir of all voxels that several, each of at least `size`, have seen.
+
+        The greatest priorities of all are among the greatest of each, so the sample is as uniform as theirs.
+        """
+        result = cls.empty(parts[0].probs.shape[1], len(parts[0].seen))
+        result.seen = torch.stack([it.seen for it in parts]).sum(0)
+        columns = ("probs", "labels", "classes", "priorities")
+        joined = {name: torch.cat([getattr(it, name) for it in parts]) for name in columns}
+        chosen = []
+        for label in range(len(result.seen)):
+            mine = (joined["classes"] == label).nonzero()[:, 0]
+            chosen.append(mine[joined["priorities"][mine].argsort(descending=True)[:size]])
+        for name in columns:
+            setattr(result, name, joined[name][torch.cat(chosen)])
+        return result

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 from torch.nn import functional
 
 from nnunet_dml._checks import check_same_shape
+from nnunet_dml.calibration.calibrators import Arrays, ClassCalibrator, Rows, check_rows, numbers
 from nnunet_dml.calibration.kde import FLOOR, working_dtype
 
 BOUNDS = (0.05, 20.0)
@@ -40,10 +44,11 @@ def fit_temperature(
     *,
     independent: bool = False,
     bounds: tuple[float, float] = BOUNDS,
+    weights: Tensor | None = None,
 ) -> TemperatureFit:
     """The temperature with the greatest likelihood.
 
-        T = argmin − 1/N Σ_j Σ_c y_jc log softmax(z_j / T)_c
+        T = argmin − Σ_j w_j Σ_c y_jc log softmax(z_j / T)_c / Σ_j w_j
 
     The likelihood has one maximum in T, but where every row is predicted right it is at T = 0 (at infinity, where
     every one is wrong), which masks of two classes easily reach; the bounds keep it from there, and
@@ -55,6 +60,7 @@ def fit_temperature(
         labels: y, (N, C), floating: one-hot or fractions.
         independent: The columns are regions: sigmoid instead of softmax, mean over the columns.
         bounds: Lowest and highest T, 0 < low < high.
+        weights: w, (N,), above 0; all the same by default.
 
     Returns:
         T, the likelihood before and after, and whether T is a bound.
@@ -69,13 +75,17 @@ def fit_temperature(
     >>> round(fit.temperature, 2), fit.at_bound  # 3 of 4 are right: sigmoid(3 / T) = 0.75
     (2.73, False)
     """
-    _check_fit(logits, labels, bounds)
+    _check_fit(logits, labels, bounds, weights)
     z, y = logits.detach().double(), labels.detach().double()
+    w = z.new_ones(len(z)) if weights is None else weights.detach().double()
+    w = w / w.sum()
 
     def nll(temperature: float) -> float:
         if independent:
-            return float(functional.binary_cross_entropy_with_logits(z / temperature, y))
-        return float(-(y * (z / temperature).log_softmax(1)).sum(1).mean())
+            losses = functional.binary_cross_entropy_with_logits(z / temperature, y, reduction="none").mean(1)
+        else:
+            losses = -(y * (z / temperature).log_softmax(1)).sum(1)
+        return float((w * losses).sum())
 
     found = minimize_scalar(
         lambda log: nll(math.exp(log)),
@@ -142,7 +152,41 @@ def logits_of(probs: Tensor, *, independent: bool = False) -> Tensor:
     return logs - (1 - p).clamp(min=FLOOR).log() if independent else logs
 
 
-def _check_fit(logits: Tensor, labels: Tensor, bounds: tuple[float, float]) -> None:
+class TemperatureScaling(ClassCalibrator):
+    """One temperature for all classes, see `fit_temperature`. The only method that never changes the greatest class."""
+
+    method = "temperature"
+    keeps_argmax = True
+    channels = None
+
+    def __init__(self, temperature: float) -> None:
+        """Take T > 0."""
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"Expected argument `temperature` above 0 and finite, got {temperature}.")
+        self.temperature = temperature
+
+    @classmethod
+    def fit(cls, rows: Rows) -> TemperatureScaling:
+        """The likeliest temperature; `fit_temperature` says what it raises."""
+        check_rows(rows)
+        logits = logits_of(rows.probs.double())
+        return cls(fit_temperature(logits, rows.labels, weights=rows.weights).temperature)
+
+    def of_rows(self, probs: Tensor) -> Tensor:
+        """The rows at the temperature; at T = 1 as they are."""
+        return probs if self.temperature == 1 else apply_temperature(probs, self.temperature)
+
+    def to_arrays(self) -> Arrays:
+        """T."""
+        return {"temperature": np.array(self.temperature)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> TemperatureScaling:
+        """See `ClassCalibrator.from_arrays`."""
+        return cls(float(numbers(arrays, "temperature", axes=0)))
+
+
+def _check_fit(logits: Tensor, labels: Tensor, bounds: tuple[float, float], weights: Tensor | None) -> None:
     for name, tensor in (("logits", logits), ("labels", labels)):
         if not tensor.is_floating_point():
             raise TypeError(f"Expected `{name}` of a floating dtype, got {tensor.dtype}.")
@@ -153,6 +197,8 @@ def _check_fit(logits: Tensor, labels: Tensor, bounds: tuple[float, float]) -> N
     check_same_shape(
         "labels", labels.shape, "logits", logits.shape, hint="For hard labels call `one_hot` first."
     )
+    if weights is not None and tuple(weights.shape) != (len(logits),):
+        raise ValueError(f"Expected `weights` of shape ({len(logits)},), got {tuple(weights.shape)}.")
     low, high = bounds
     if not 0 < low < high < math.inf:
         raise ValueError(f"Expected argument `bounds` with 0 < low < high, got {bounds}.")
