@@ -18,7 +18,7 @@ block of a case (as a batch), checks shapes only and returns sums that add up ov
 | raters | `rater_dice`, `rater_ece`, `generalised_energy_distance` | …, `pair_counts` → `ged_from_counts` |
 | surfaces | `surface_dice`, `hausdorff_distance_95` | of the whole case only |
 
-BECE, BSCE and the foreground's ECE are the calibration errors with a mask (`labels.boundary_voxels`, `near_foreground`);
+BECE, BSCE and the foreground's ECE are the calibration errors with a mask (`at_boundary`, `near_foreground`);
 regions become cases of two classes by `complements`; the kernel calibration error is in `calibration`.
 """
 
@@ -76,7 +76,7 @@ from nnunet_dml.metrics.volume import (
     volume_crps,
     voxel_millilitres,
 )
-from nnunet_dml.metrics.zones import complements, near_foreground
+from nnunet_dml.metrics.zones import at_boundary, complements, near_foreground
 
 __all__ = [
     "FineGrained",
@@ -86,6 +86,7 @@ __all__ = [
     "adaptive_counts",
     "adaptive_error_bound_from_counts",
     "adaptive_error_from_counts",
+    "at_boundary",
     "bdice",
     "bdice_counts",
     "bdice_from_counts",
