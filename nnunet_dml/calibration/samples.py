@@ -48,8 +48,8 @@ class VoxelSample:
 
     @property
     def voxels(self) -> int:
-        """How many voxels were seen (regions: voxels times regions)."""
-        return int(sum(int(it.seen.sum()) for it in self._reservoirs))
+        """How many voxels were seen."""
+        return int(self._reservoirs[0].seen.sum()) if self._reservoirs else 0
 
     @property
     def channels(self) -> int | None:

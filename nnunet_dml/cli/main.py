@@ -21,6 +21,8 @@ COMMANDS = (
     "train",
     "raters",
     "evaluate",
+    "calibrate",
+    "predict",
     "export",
     "doctor",
 )
@@ -52,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from nnunet_dml.cli import train
 
         return train.hand_on(arguments[1:])
-    args = build_parser().parse_args(arguments)
+    if arguments[:1] == ["predict"] and not {"-h", "--help"} & set(arguments):
+        args = argparse.Namespace(command="predict", arguments=arguments[1:], run=_predict)
+    else:
+        args = build_parser().parse_args(arguments)
     try:
         return int(args.run(args) or 0)
     except InputError as error:
@@ -69,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"nnunet-dml {args.command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from nnunet_dml.cli import predict
+
+    predict.run(args)
 
 
 if __name__ == "__main__":

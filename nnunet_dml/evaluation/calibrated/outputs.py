@@ -1,0 +1,61 @@
+"""Folders of calibrated predictions: whose they are, and what was done already."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml._files import atomic_file, clear_leftovers, read_json
+
+RECORD = "nnunet_dml_calibrated.json"
+DESCRIPTIONS = ("dataset.json", "plans.json")  # nnU-Net's, beside predictions and models
+
+
+def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
+    """Make an output folder, or go on in one that was made by the same command.
+
+    Args:
+        output: The folder.
+        record: What makes its content: the same record, the same files.
+        inputs: Where the predictions or images come from.
+
+    Raises:
+        InputError: The folder is the input's, holds other files, or predictions that were calibrated in another way.
+    """
+    where = f"-o {output}"
+    if output.resolve() == inputs.resolve():
+        raise InputError(problem(where, expected="another folder than the input", found="the same"))
+    if output.exists() and not output.is_dir():
+        raise InputError(problem(where, expected="a folder", found="a file"))
+    path = output / RECORD
+    todo = "Give a new folder, or remove this one."
+    if path.is_file():
+        if read_json(path, todo=todo) != record:
+            found = "ones that were calibrated in another way or come from elsewhere"
+            expected = "no predictions, or those of the same command"
+            raise InputError(problem(where, expected=expected, found=found, todo=todo))
+        clear_leftovers(output)
+        return
+    if output.is_dir() and any(output.iterdir()):
+        raise InputError(problem(where, expected="an empty folder", found="one in use", todo=todo))
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def up_to_date(made: Path, source: Path) -> bool:
+    """Whether a file was made after its source."""
+    return made.is_file() and made.stat().st_mtime >= source.stat().st_mtime
+
+
+def describe_folder(output: Path, *folders: Path) -> None:
+    """Put nnU-Net's dataset.json and plans.json, from the first folder that has them, beside predictions."""
+    for name in DESCRIPTIONS:
+        for folder in folders:
+            if (folder / name).is_file():
+                with atomic_file(output / name) as temporary:
+                    shutil.copyfile(folder / name, temporary)
+                break
