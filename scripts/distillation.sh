@@ -47,7 +47,7 @@ liver() { # CT slices at half their resolution, split by patient
   once "$made/dataset_fingerprint.json" nnUNetv2_extract_fingerprint -d 17 --verify_dataset_integrity -np 2
   once "$made/half.json" nnUNetv2_plan_experiment -d 17 -overwrite_target_spacing 999 2 2 -overwrite_plans_name half
   once "$made/half_2d" nnUNetv2_preprocess -d 17 -c 2d -plans_name half -np 2
-  once "$made/splits_final.json" python "$here/split_by_group.py" 17 '(patient[0-9]+)_.*'
+  nnunet-dml split -d 17 --groups '(patient[0-9]+)_.*'
   nnunet-dml configure -d 17 -p half -o teacher --scale-features 0.5 --batch-size 8 --overwrite --set \
     training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
   distil Dataset017_LiverSlices 2d teacher

@@ -1,4 +1,4 @@
-"""Make a data set of which only a part is labelled, from one that is split by group (split_by_group.py).
+"""Make a data set of which only a part is labelled, from one that is split by group (`nnunet-dml split`).
 
     python scripts/few_labels.py Dataset017_LiverSlices FOLD '(patient[0-9]+)_.*' 5 Dataset021_LiverFew0
 

@@ -14,6 +14,7 @@ from nnunet_dml._checks import InputError
 # Each module offers HELP, add_arguments(parser) and run(args); heavy imports stand inside run.
 COMMANDS = (
     "convert",
+    "split",
     "preprocess",
     "configure",
     "teach",
@@ -24,6 +25,7 @@ COMMANDS = (
     "calibrate",
     "predict",
     "export",
+    "benchmark",
     "doctor",
 )
 

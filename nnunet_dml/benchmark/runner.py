@@ -1,0 +1,155 @@
+"""Training all cells of a grid, on this machine or on a cluster, with one bar for all of it."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml.benchmark.cells import Place, State, is_done, run_cell
+from nnunet_dml.benchmark.grid import Cell
+
+_POLL = 2.0  # seconds between looks at a cluster's jobs
+
+Waves = list[list[Cell]]
+Run = Callable[[list[Cell], Callable[[Cell, State], None]], None]
+
+
+def run(cells: Sequence[Cell], execute: Run) -> Counter[State]:
+    """Train the cells that are not done; students after their teachers.
+
+    Args:
+        cells: All of a grid.
+        execute: `on_this_machine` or `on_a_cluster`, with its options.
+
+    Returns:
+        How many cells ended in which state, those done before included.
+    """
+    counted: Counter[State] = Counter()
+    with tqdm(total=len(cells), desc="Training", unit="cell") as bar:
+
+        def note(cell: Cell, state: State) -> None:
+            counted[state] += 1
+            bar.update()
+            bar.set_postfix_str(", ".join(f"{n} {it}" for it, n in sorted(counted.items()) if it != "done"))
+            if state == "failed":
+                bar.write(f"failed: {cell.name}")
+
+        for students in (False, True):
+            wave = []
+            for cell in cells:
+                if (cell.teacher is not None) != students:
+                    continue
+                if is_done(cell):
+                    note(cell, "done")
+                else:
+                    wave.append(cell)
+            if wave:
+                execute(wave, note)
+    return counted
+
+
+def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) -> Run:
+    """Run cells here.
+
+    Args:
+        place: Of the grid.
+        jobs: How many at once (per GPU, where there are some).
+        gpus: Their numbers, given to the cells in turn.
+    """
+    if jobs < 1:
+        raise InputError(problem("-j", expected="at least 1 cell at once", found=str(jobs)))
+    slots: queue.Queue[Mapping[str, str]] = queue.Queue()
+    for _ in range(jobs):
+        for environment in [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus] or [{}]:
+            slots.put(environment)
+
+    def one(cell: Cell) -> State:
+        with _taken(slots) as environment:
+            return run_cell(cell, place, environment)
+
+    def execute(cells: list[Cell], note: Callable[[Cell, State], None]) -> None:
+        with ThreadPoolExecutor(slots.qsize()) as pool:
+            waiting = {pool.submit(one, cell): cell for cell in cells}
+            try:
+                for done in as_completed(waiting):
+                    note(waiting[done], done.result())
+            except BaseException:  # Ctrl-C: the trainings get it, too
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    return execute
+
+
+def on_a_cluster(
+    place: Place,
+    *,
+    cluster: str = "slurm",
+    jobs: int | None = None,
+    parameters: Mapping[str, object] | None = None,
+) -> Run:
+    """Run cells through submitit, each a job.
+
+    Args:
+        place: Of the grid; its folder must be seen by all nodes.
+        cluster: `slurm`, or `local` for processes of submitit's on this machine.
+        jobs: How many at once; None leaves it to the cluster.
+        parameters: Of submitit's `update_parameters`, such as `timeout_min` or `slurm_partition`.
+
+    Raises:
+        InputError: submitit or SLURM is absent, or a parameter is unknown.
+    """
+    try:
+        import submitit
+    except ImportError:
+        todo = "Install it: pip install 'nnunet-dml[slurm]'."
+        raise InputError(
+            problem("--executor", expected="submitit", found="it not installed", todo=todo)
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(folder=place.folder / "jobs", cluster=cluster)
+        asked = {"name": place.folder.name, **(parameters or {})}
+        if jobs is not None and cluster == "slurm":
+            asked["slurm_array_parallelism"] = jobs
+        executor.update_parameters(**asked)
+    except RuntimeError as error:
+        todo = "Run on a machine of the cluster, or with --executor processes."
+        raise InputError(
+            problem("--executor slurm", expected="SLURM (sbatch)", found=str(error), todo=todo)
+        ) from None
+    except (NameError, TypeError, AssertionError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise InputError(problem("--slurm", expected="parameters of submitit", found=found)) from None
+
+    def execute(cells: list[Cell], note: Callable[[Cell, State], None]) -> None:
+        with executor.batch():
+            submitted = [executor.submit(run_cell, cell, place) for cell in cells]
+        waiting = list(zip(submitted, cells, strict=True))
+        try:
+            while waiting:
+                for job, cell in list(waiting):
+                    if job.done():
+                        waiting.remove((job, cell))
+                        note(cell, "failed" if job.exception() else job.result())
+                time.sleep(_POLL if waiting else 0)
+        except BaseException:
+            for job, _ in waiting:
+                job.cancel()
+            raise
+
+    return execute
+
+
+@contextmanager
+def _taken(slots: queue.Queue[Mapping[str, str]]) -> Iterator[Mapping[str, str]]:
+    slot = slots.get()
+    try:
+        yield slot
+    finally:
+        slots.put(slot)
