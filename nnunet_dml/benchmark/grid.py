@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nnunet_dml._checks import InputError, problem
 
 READY_MADE = Path(__file__).parent / "grids"
+_REPLACED = ("datasets", "networks")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # part of a folder's name
 
 
@@ -288,7 +289,7 @@ def cells(name: str, grid: Grid) -> list[Cell]:
 
 
 def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
-    """A grid's content with what `quick` has: mappings are merged, but for `networks`, which are replaced.
+    """A grid's content with what `quick` has: mappings are merged, but for those in `_REPLACED`.
 
     A list of names under `datasets` or `methods` keeps those.
     """
@@ -300,7 +301,7 @@ def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
                 raise InputError(problem(key, expected=expected, found=", ".join(map(str, unknown))))
             merged[key] = {name: content[key][name] for name in value}
             continue
-        both = isinstance(value, dict) and isinstance(content.get(key), dict) and key != "networks"
+        both = isinstance(value, dict) and isinstance(content.get(key), dict) and key not in _REPLACED
         merged[key] = {**content[key], **value} if both else value
     return merged
 
