@@ -8,14 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 from nnunet_dml._checks import InputError
@@ -23,11 +21,19 @@ from nnunet_dml._files import atomic_file
 from nnunet_dml._images import Grid, misfits, read
 from nnunet_dml._parallel import each
 from nnunet_dml.evaluation.rater_masks import CaseMasks, Classes, RaterCase, read_case
+from nnunet_dml.report.panels import (
+    Array,
+    View,
+    rater_colours,
+    show,
+    show_contours,
+    show_image,
+    view_across,
+    widest_axis,
+    window,
+)
 
 MOST_CLASSES = 4  # rows of a picture
-MARGIN = 0.15  # of the structure's size, around it
-
-Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -45,6 +51,11 @@ class Panel:
     """Height of a pixel / its width."""
     upright: bool
     """Whether the rows run upwards."""
+
+    @property
+    def view(self) -> View:
+        """How it is shown."""
+        return View(self.aspect, self.upright)
 
 
 def draw_cases(cases: Sequence[RaterCase], classes: Classes, folder: Path, *, processes: int = 1) -> None:
@@ -112,8 +123,7 @@ def find_panels(masks: CaseMasks, classes: Classes, image: Array | None) -> list
     """
     spacing = masks.grid.spacing[::-1]
     flat = len(spacing) == 2
-    axis = 0 if flat else int(np.argmax(spacing))
-    across = spacing if flat else tuple(np.delete(spacing, axis))
+    axis, view = widest_axis(spacing), view_across(spacing)
     voted = np.ones(masks.labels.shape, dtype=bool) if masks.voted is None else masks.voted
     found = []
     for name, members in zip(classes.members, classes.indices, strict=True):
@@ -130,8 +140,8 @@ def find_panels(masks: CaseMasks, classes: Classes, image: Array | None) -> list
             None if image is None else image[where],
             np.stack([mask[where] for mask in given]),
             np.stack([mask[where] for mask in voted]),
-            across[0] / across[1],
-            axis > 0,
+            view.aspect,
+            view.upright,
         )
         found.append((disputed.sum() / given.any(axis=0).sum(), panel))
     found.sort(key=lambda pair: -pair[0])
@@ -146,7 +156,7 @@ def draw(title: str, raters: Sequence[str], panels: Sequence[Panel]) -> Figure:
         raters: Their names, for the legend.
         panels: At least one.
     """
-    colours = _colours(len(raters))
+    colours = rater_colours(len(raters))
     heights = [4.2 * min(1.6, max(0.45, _ratio(panel))) for panel in panels]
     figure = Figure(figsize=(11.5, sum(heights) + 0.75 * len(panels) + 0.3), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -162,13 +172,7 @@ def draw(title: str, raters: Sequence[str], panels: Sequence[Panel]) -> Figure:
 
 def _cropped(panel: Panel) -> Panel:
     """The panel around what any rater marked, with a margin."""
-    window = []
-    for axis in (0, 1):
-        marked = np.flatnonzero(panel.masks.any(axis=(0, 2 - axis)))
-        size = marked[-1] + 1 - marked[0]
-        margin = max(3, int(MARGIN * size))
-        window.append(slice(max(0, marked[0] - margin), marked[-1] + 1 + margin))
-    y, x = window
+    y, x = window(panel.masks.any(axis=0))
     panel.masks, panel.voted = panel.masks[:, y, x], panel.voted[:, y, x]
     panel.image = None if panel.image is None else panel.image[y, x]
     return panel
@@ -179,51 +183,17 @@ def _ratio(panel: Panel) -> float:
     return float(height * panel.aspect / width)
 
 
-def _colours(count: int) -> list[Any]:
-    """Colours that are told apart on grey, one per rater."""
-    if count <= 10:
-        return list(mpl.colormaps["tab10"](range(count)))
-    return list(mpl.colormaps["gist_rainbow"](np.linspace(0, 1, count)))
-
-
 def _show_contours(axes: Axes, panel: Panel, colours: Sequence[Any]) -> None:
-    image = np.full(panel.masks.shape[1:], 0.9) if panel.image is None else panel.image
-    if image.ndim == 3:
-        _show(axes, panel, image)
-    else:
-        values = np.nan_to_num(image.astype(np.float64))
-        low, high = (0, 1) if panel.image is None else np.percentile(values, (1, 99))
-        _show(axes, panel, values, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+    show_image(axes, panel.image, panel.masks.shape[1:], panel.view)
     axes.set_title(panel.title)
-    # thick below, thin above: lines that run together stay visible
-    widths = np.linspace(3.0, 1.2, len(colours))
-    for mask, colour, width in zip(panel.masks, colours, widths, strict=True):
-        if mask.any():
-            padded = np.pad(mask.astype(np.float64), 1)  # closes contours at the border
-            y, x = (np.arange(-1, size + 1) for size in mask.shape)
-            axes.contour(x, y, padded, levels=[0.5], colors=[colour], linewidths=width)
+    show_contours(axes, panel.masks, colours)
 
 
 def _show_share(figure: Figure, axes: Axes, panel: Panel) -> None:
     count, voted = panel.masks.sum(axis=0), panel.voted.sum(axis=0)
     share = np.ma.masked_where(voted == 0, count / np.maximum(voted, 1))
-    shown = _show(axes, panel, share, cmap="viridis", vmin=0, vmax=1)
+    shown = show(axes, share, panel.view, cmap="viridis", vmin=0, vmax=1)
     axes.set_title("share of the raters")
     raters = len(panel.masks)
     bar = figure.colorbar(shown, ax=axes, ticks=np.arange(raters + 1) / raters, shrink=0.9)
     bar.ax.set_yticklabels([f"{k}/{raters}" for k in range(raters + 1)])
-
-
-def _show(axes: Axes, panel: Panel, array: Array, **options: Any) -> AxesImage:
-    height, width = panel.masks.shape[1:]
-    axes.set_axis_off()
-    shown = axes.imshow(
-        array,
-        origin="lower" if panel.upright else "upper",
-        aspect=panel.aspect,
-        interpolation="nearest",
-        **options,
-    )
-    bottom, top = (-0.5, height - 0.5) if panel.upright else (height - 0.5, -0.5)
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(bottom, top), autoscale_on=False)
-    return shown

@@ -1,0 +1,198 @@
+"""What the values in a record are called, which direction is better, in which unit they are printed, what they mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Better = Literal["higher", "lower", "zero", ""]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One kind of value in a record."""
+
+    name: str
+    title: str
+    group: str
+    better: Better
+    """`zero`: the nearer to it the better; empty: no side is."""
+    unit: Literal["%", "ml", "mm", ""]
+    """`%`: a fraction that is printed in per cent."""
+    definition: str
+    per_class: bool = False
+
+    def text(self, value: float) -> str:
+        """A value as it is printed, without its unit; a dash where it is undefined.
+
+        >>> MEASURES["dice"].text(0.90871), MEASURES["volume_bias"].text(0.031), MEASURES["brier"].text(0.0123)
+        ('90.87', '+3.10', '0.0123')
+        """
+        if math.isnan(value):
+            return "–"
+        sign = "+" if self.better == "zero" else ""
+        if self.unit == "%":
+            return f"{100 * value:{sign}.2f}"
+        digits = 2 if self.unit == "mm" else 3 if self.unit == "ml" else 4
+        return f"{value:{sign}.{digits}f}"
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
+
+
+def _overlap(name: str, title: str, definition: str) -> Measure:
+    return Measure(name, title, "Overlap", "higher", "%", definition, per_class=True)
+
+
+HARD, SOFT = "Calibration against the hard reference", "Calibration against the soft reference"
+
+
+def _calibration(name: str, title: str, definition: str, unit: Literal["%", ""] = "%") -> Measure:
+    return Measure(name, title, HARD, "lower", unit, definition)
+
+
+_OVER_ALL = [
+    _calibration(
+        "ece",
+        "ECE",
+        "expected calibration error of the top label over all voxels of a case: Σ_b n_b/N · |accuracy_b − confidence_b|; "
+        "bins [k/n, (k+1)/n), 1 in the last",
+    ),
+    _calibration("mce", "MCE", "the greatest |accuracy − confidence| of any bin, however few voxels it has"),
+    _calibration("sce", "SCE", "class-wise calibration error, mean over the classes, background included"),
+    _calibration("ace", "Adaptive ECE", "ECE with bins of equally many voxels"),
+    _calibration("kde_ece", "KDE-ECE", "calibration error by kernel regression, without bins"),
+    _calibration(
+        "foreground_ece", "ECE, foreground", "ECE of the voxels in and near prediction or reference"
+    ),
+    _calibration("boundary_ece", "ECE, boundary (BECE)", "ECE of the voxels at the boundaries of the labels"),
+    _calibration(
+        "boundary_sce", "SCE, boundary (BSCE)", "class-wise calibration error of the boundaries' voxels"
+    ),
+    _calibration("brier", "Brier score", "mean over voxels of Σ_c (p_c − y_c)²", unit=""),
+    _calibration(
+        "nll",
+        "Negative log-likelihood",
+        "mean over voxels of −Σ_c y_c ln p_c, in nats; p at least 1e-7",
+        unit="",
+    ),
+]
+_AGAINST_RATERS = _calibration(
+    "rater_ece", "ECE per rater", "ECE against each rater by himself, mean over the raters"
+)
+
+MEASURES: dict[str, Measure] = {
+    measure.name: measure
+    for measure in [
+        _overlap(
+            "dice",
+            "Dice",
+            "2|P ∩ R| / (|P| + |R|) of the hard prediction (the most probable class) and the label",
+        ),
+        _overlap("iou", "IoU", "|P ∩ R| / |P ∪ R| of the same two"),
+        _overlap(
+            "soft_dice", "Soft Dice", "1 − Σ|p − y| / (Σp + Σy) of the probabilities and the soft reference"
+        ),
+        _overlap(
+            "bdice",
+            "BDice",
+            "mean over the thresholds of the Dice of probabilities and soft reference, both cut at value ≥ threshold",
+        ),
+        _overlap("rater_dice", "Dice per rater", "Dice against each rater by himself, mean over the raters"),
+        _overlap(
+            "surface_dice",
+            "Surface Dice",
+            "share of both surfaces that lies within the tolerance of the other one",
+        ),
+        Measure(
+            "hd95_mm",
+            "HD95",
+            "Overlap",
+            "lower",
+            "mm",
+            "Hausdorff distance of the surfaces, 95th percentile",
+            per_class=True,
+        ),
+        Measure(
+            "ged",
+            "Generalised energy distance",
+            "Overlap",
+            "lower",
+            "",
+            "D² = 2 E d(S, Y) − E d(S, S′) − E d(Y, Y′), d = 1 − IoU, S drawn from the prediction, Y from the raters",
+            per_class=True,
+        ),
+        *_OVER_ALL,
+        _AGAINST_RATERS,
+        Measure(
+            "classwise_ece",
+            "Class-wise ECE",
+            HARD,
+            "lower",
+            "%",
+            "Σ_b n_b/N · |share of the class_b − mean probability_b|, bins by the class's probability",
+            per_class=True,
+        ),
+        Measure(
+            "soft_classwise_ece",
+            "Class-wise ECE",
+            SOFT,
+            "lower",
+            "%",
+            "the same with the share of raters who gave the class",
+            per_class=True,
+        ),
+        *(
+            replace(
+                measure,
+                name=f"soft_{measure.name}",
+                group=SOFT,
+                definition=f"{measure.title}, where a voxel is right to the share of raters who say so"
+                if measure.name not in ("brier", "nll")
+                else f"{measure.title} with y the soft reference",
+            )
+            for measure in _OVER_ALL
+        ),
+        Measure(
+            "volume_bias",
+            "Volume bias",
+            "Volume",
+            "zero",
+            "%",
+            "(Σp − Σy) / Σy: the sum of the probabilities against that of the soft reference; tests compare its size",
+            per_class=True,
+        ),
+        Measure(
+            "volume_difference_ml",
+            "Volume difference",
+            "Volume",
+            "lower",
+            "ml",
+            "absolute difference of the two volumes",
+            per_class=True,
+        ),
+        Measure(
+            "crps_ml",
+            "CRPS of the volume",
+            "Volume",
+            "lower",
+            "ml",
+            "∫ (Φ((t − μ)/σ) − [t ≥ v])² dt: the predicted volume v against a normal distribution of the raters' volumes",
+            per_class=True,
+        ),
+        Measure("volume_ml", "Volume", "Volume", "", "ml", "sum of the probabilities", per_class=True),
+        Measure(
+            "reference_ml",
+            "Reference volume",
+            "Volume",
+            "",
+            "ml",
+            "sum of the soft reference",
+            per_class=True,
+        ),
+    ]
+}
+"""By name, in the order of the tables."""
