@@ -24,6 +24,8 @@ COMMANDS = (
     "evaluate",
     "calibrate",
     "predict",
+    "compare",
+    "report",
     "export",
     "benchmark",
     "doctor",
