@@ -41,6 +41,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="factor on the channels of every stage, e.g. 0.5",
     )
     width.add_argument("--features", type=int, nargs="+", metavar="N", help="channels of every stage")
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        help="a network of segmentation_models_pytorch for 2D configurations, smp:ARCHITECTURE:ENCODER, e.g. "
+        "smp:Unet:resnet50; encoders start from ImageNet, with :none behind the name from random weights",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=("paper", "paper-60"),
+        help="the schedule of the Dice semimetric paper: SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 8, 150 "
+        "epochs (paper-60: 60) of one pass over the training slices; a --network sees images resized to 256 (512)",
+    )
     teacher = parser.add_argument_group("distillation", "short for --set teacher.…")
     add_teacher(teacher)
     parser.add_argument("--overwrite", action="store_true", help="replace plans of that name")
@@ -62,6 +74,7 @@ def run(args: argparse.Namespace) -> None:
             f"expected {' and '.join(missing)}. `nnunet-dml configure -d 501 -o nnUNetPlans_uniform --set labels.source=uniform` is an example."
         )
     from nnunet_dml.nnunet.configure import configure
+    from nnunet_dml.nnunet.plan_changes import Changes
 
     written = configure(
         args.dataset,
@@ -69,9 +82,7 @@ def run(args: argparse.Namespace) -> None:
         target=args.output,
         options=parse_assignments([*args.assignments, *teacher_assignments(args)]),
         configurations=args.configurations,
-        batch_size=args.batch_size,
-        scale_features=args.scale_features,
-        features=args.features,
+        changes=Changes(args.batch_size, args.scale_features, args.features, args.network, args.recipe),
         overwrite=args.overwrite,
     )
     trainer = " -tr nnUNetTrainerDML_KD" if args.teacher else ""

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from nnunet_dml.cli._arguments import add_processes
 
-HELP = "Dice, BDice, calibration and volume bias of predicted probabilities against several raters."
+HELP = (
+    "Overlap, calibration and volumes of predicted probabilities against several raters, soft or hard labels."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the validation cases of all its folds are evaluated together",
     )
     source.add_argument(
-        "--predictions", type=Path, metavar="FOLDER", help="any folder of nnU-Net's .npz probabilities"
+        "--predictions",
+        type=Path,
+        metavar="FOLDER",
+        help="any folder of probabilities: nnU-Net's .npz, or NIfTI maps of fractions, a channel per foreground class",
     )
     parser.add_argument(
         "-o",
@@ -34,45 +39,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder for cases.csv and summary.json",
+        help="folder for cases.csv, summary.json and the cases' records; what is up to date there is not measured again",
     )
+    parser.add_argument(
+        "--reference",
+        choices=("auto", "raters", "softlabels", "labels"),
+        default="auto",
+        help="the soft reference: the mean of the case's raters, its map in softlabelsTr, or labelsTr; "
+        "auto (default): the first of these that there is",
+    )
+    parser.add_argument(
+        "--bins", type=int, default=10, metavar="N", help="of calibration errors (default: 10)"
+    )
+    parser.add_argument(
+        "--thresholds", type=float, nargs="+", metavar="T", help="of BDice (default: 0.1 0.2 … 0.9)"
+    )
+    parser.add_argument(
+        "--boundary",
+        type=int,
+        default=3,
+        metavar="K",
+        help="the boundary are voxels with another label within K × … × K voxels (default: 3)",
+    )
+    parser.add_argument(
+        "--surfaces", action="store_true", help="surface Dice and HD95, too; slow on large volumes"
+    )
+    parser.add_argument(
+        "--tolerance", type=float, default=1.0, metavar="MM", help="of surface Dice (default: 1 mm)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="measure all cases, also what is up to date")
     add_processes(parser)
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
+    parser.add_argument(
+        "--by", choices=("case", "class", "fold"), help="rows of the table (default: folds and classes)"
+    )
+    printed = parser.add_mutually_exclusive_group()
+    printed.add_argument("--json", action="store_true", help="print the summary as JSON instead of a table")
+    printed.add_argument("--csv", action="store_true", help="print cases.csv instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, write, print."""
     import json
+    from dataclasses import asdict
 
-    from nnunet_dml._checks import InputError
+    from nnunet_dml._checks import some
     from nnunet_dml._folders import environment_folder, find_dataset
-    from nnunet_dml.evaluation import predictions, summary
+    from nnunet_dml.evaluation import predictions, summary, tables
     from nnunet_dml.evaluation.dataset import read_dataset
+    from nnunet_dml.evaluation.options import Options
     from nnunet_dml.evaluation.run import evaluate
-    from nnunet_dml.metrics.calibration import BINS
     from nnunet_dml.metrics.overlap import THRESHOLDS
 
+    options = Options(
+        bins=args.bins,
+        thresholds=tuple(args.thresholds or THRESHOLDS),
+        neighbourhood=args.boundary,
+        reference=args.reference,
+        surfaces=args.surfaces,
+        tolerance=args.tolerance,
+    )
     dataset = read_dataset(find_dataset(args.dataset, environment_folder("nnUNet_raw")))
     summary.check_writable(args.output)
     if args.model is not None:
         found = predictions.of_model(predictions.find_model(dataset.name, args.model), dataset.name)
     else:
         found = predictions.of_folder(args.predictions)
-    records = evaluate(found.cases, dataset, bins=BINS, processes=args.processes)
-    if not records:
-        raise InputError(f"{found.source}: no case to evaluate")
+    notes = list(found.notes)
+    labelled = dataset.labelled_cases()
+    if missing := sorted(set(labelled) - {it.case for it in found.cases}):
+        notes.append(f"{len(missing)} of {len(labelled)} labelled cases have no prediction: {some(missing)}")
+    records = evaluate(
+        found.cases, dataset, options, args.output, processes=args.processes, overwrite=args.overwrite
+    )
     result = {
         "dataset": dataset.name,
         "source": str(found.source),
-        **summary.summarise(records, dataset.classes, bins=BINS),
-        "notes": list(found.notes),
-        "options": {"bins": BINS, "thresholds": list(THRESHOLDS)},
+        **summary.summarise(records, dataset.foreground, options),
+        "notes": notes,
+        "options": {**asdict(options), "thresholds": list(options.thresholds)},
     }
-    summary.write(args.output, records, dataset.classes, result)
+    summary.write(args.output, records, dataset.foreground, result)
     if args.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
+    elif args.csv:
+        print(tables.cases_csv(records, dataset.foreground), end="")
     else:
         print(f"{dataset.name}, {found.source.name}\n")
-        print(summary.table(result, found.notes))
-        print(f"\nWritten: {args.output / 'cases.csv'}, {args.output / 'summary.json'}")
+        print(tables.table(result, records, notes, by=args.by))
+        print(f"\nWritten: {args.output / tables.CASES_CSV}, {args.output / 'summary.json'}")
     return 0

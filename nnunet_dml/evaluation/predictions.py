@@ -1,28 +1,20 @@
-"""Where nnU-Net's probabilities lie, and reading them."""
+"""Where probabilities lie: the validation cases of a trained model, or any folder."""
 
 from __future__ import annotations
 
 import json
 import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import environment_folder, folder_if_there
+from nnunet_dml._images import PICTURES, split_ending
 from nnunet_dml.evaluation.dataset import reoriented
-from nnunet_dml.metrics._arrays import as_tensor, check_distribution
+from nnunet_dml.evaluation.probability_files import NPZ_HINT, is_fraction_image, read_probabilities
 
-KEY = "probabilities"
-NPZ_HINT = (
-    "Train with --npz, or make them now with `nnUNetv2_train DATASET CONFIGURATION FOLD … --val --npz`."
-)
+__all__ = ["Prediction", "Predictions", "find_model", "of_folder", "of_model", "read_probabilities"]
 
 
 @dataclass(frozen=True)
@@ -124,80 +116,50 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
 
 
 def of_folder(folder: Path) -> Predictions:
-    """All `.npz` of any folder.
+    """All probabilities of any folder: `.npz`, and images of fractions.
+
+    Segmentations, as nnU-Net writes them beside its `.npz`, are passed over.
 
     Raises:
-        InputError: If there are none.
+        InputError: If there are none, or a case has two.
     """
     if not folder.is_dir():
         raise InputError(problem(f"--predictions {folder}", expected="a folder", found="none"))
     _check_reader(folder)
-    files = _npz_files(folder)
+    files = {path.name[: -len(".npz")]: [path] for path in _npz_files(folder)}
+    segmentations = 0
+    for path in sorted(folder.iterdir()):
+        case, ending = split_ending(path.name)
+        if not ending or ending in PICTURES or path.name.startswith(".") or not path.is_file():
+            continue
+        fractions = is_fraction_image(path)
+        if fractions or (fractions is None and case not in files):  # what is damaged is said when it is read
+            files.setdefault(case, []).append(path)
+        else:
+            segmentations += 1
     if not files:
+        found = f"{segmentations} segmentations" if segmentations else "none"
         raise InputError(
             problem(
                 folder,
-                expected="files of probabilities (.npz)",
-                found="none",
+                expected="probabilities, .npz or images of fractions",
+                found=found,
                 todo="Predict with `nnUNetv2_predict … --save_probabilities`.",
             )
         )
-    return Predictions(folder.resolve(), tuple(Prediction(f.name[:-4], "", f) for f in files), ())
-
-
-def read_probabilities(path: Path, *, num_classes: int) -> npt.NDArray[np.floating]:
-    """The probabilities of a case, checked.
-
-    Args:
-        path: nnU-Net's `.npz`.
-        num_classes: How many classes `dataset.json` has, background included.
-
-    Returns:
-        `(C, z, y, x)`, in [0, 1] and summing to one, both within 1e-3.
-
-    Raises:
-        InputError: If the file is damaged or holds anything else.
-    """
-    array = _read_array(path)
-    if array.dtype.kind != "f":
-        raise InputError(problem(path, expected=f"floating point `{KEY}`", found=f"dtype {array.dtype}"))
-    if array.ndim != 4:
-        raise InputError(
-            problem(path, expected=f"`{KEY}` of shape (classes, z, y, x)", found=f"{array.shape}")
+    twice = [
+        problem(
+            f"{folder}: {case}",
+            expected="one file of probabilities per case",
+            found=" and ".join(it.name for it in paths),
         )
-    if array.shape[0] != num_classes:
-        raise InputError(
-            problem(
-                path,
-                expected=f"{num_classes} classes as in dataset.json",
-                found=f"{array.shape[0]}",
-                todo="Was this model trained on another dataset or other labels?",
-            )
-        )
-    try:
-        check_distribution(as_tensor(array, KEY), KEY)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    return array
-
-
-def _read_array(path: Path) -> npt.NDArray[Any]:
-    damaged = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
-    try:
-        with path.open("rb") as file:  # which NumPy would leave open where it is damaged
-            content = np.load(file, allow_pickle=False)
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise InputError(problem(path, expected="an .npz archive", found="a single .npy array"))
-            if KEY not in content.files:
-                found = ", ".join(f"`{name}`" for name in content.files) or "nothing"
-                raise InputError(problem(path, expected=f"the array `{KEY}`", found=found))
-            array: npt.NDArray[Any] = content[KEY]
-            return array
-    except InputError:
-        raise
-    except damaged as error:
-        found = "an empty file" if path.stat().st_size == 0 else f"a damaged one ({error})"
-        raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT)) from None
+        for case, paths in sorted(files.items())
+        if len(paths) > 1
+    ]
+    if twice:
+        raise InputError(*twice)
+    cases = tuple(Prediction(case, "", paths[0]) for case, paths in sorted(files.items()))
+    return Predictions(folder.resolve(), cases, ())
 
 
 def _npz_files(folder: Path) -> list[Path]:

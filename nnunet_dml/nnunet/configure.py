@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import re
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -17,7 +16,8 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
 from nnunet_dml.nnunet.option_groups import TEACHING, Options
-from nnunet_dml.nnunet.options import KEY, complete, validate
+from nnunet_dml.nnunet.options import KEY, complete, merge, validate
+from nnunet_dml.nnunet.plan_changes import Changes
 
 
 def configure(
@@ -27,23 +27,18 @@ def configure(
     target: str,
     options: dict[str, Any],
     configurations: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    scale_features: float | None = None,
-    features: Sequence[int] | None = None,
+    changes: Changes | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the plans `target`: those of `source` with options and, if asked, another batch size or width.
+    """Write the plans `target`: those of `source` with options and, if asked, another batch size, width or network.
 
     Args:
         dataset: Id or name.
         source: Plans identifier to start from.
         target: Plans identifier to write.
         options: Nested groups of options, merged over those of `source`.
-        configurations: Which configurations get another batch size or width; None means all that do not
-            inherit it.
-        batch_size: New batch size.
-        scale_features: Factor on the channels of every stage (at least 1 channel is left).
-        features: Channels of every stage.
+        configurations: Which configurations are changed; None means all that do not inherit what is changed.
+        changes: Batch size, width, network, recipe; None changes nothing of these.
         overwrite: Whether existing plans of that name may be replaced.
 
     Returns:
@@ -53,7 +48,8 @@ def configure(
         InputError: Plans or configurations are missing or damaged, the name is taken, a number is out of range, an
             option would change nothing, the options of both are bad together, or their teacher has not been trained.
     """
-    _check_numbers(configurations, batch_size, scale_features, features)
+    changes = changes or Changes()
+    changes.check(configurations)
     folder = environment_folder("nnUNet_preprocessed")
     folder = find_dataset(dataset, folder)
     source_file, target_file = folder / f"{source}.json", folder / f"{target}.json"
@@ -80,11 +76,13 @@ def configure(
             expected, found = f"a configuration {name}", ", ".join(available)
             raise InputError(problem(source_file, expected=expected, found=found))
     plans["plans_name"] = target
+    described = read_json(folder / "dataset.json") if (folder / "dataset.json").is_file() else {}
+    options = merge(changes.options(plans, described), options)
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
     if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
         _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
     _check_teacher(plans[KEY], where=f"-o {target}")
-    _change_networks(available, configurations, batch_size, scale_features, features, source_file)
+    changes.apply(available, configurations, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
         raise InputError(
@@ -98,28 +96,6 @@ def configure(
     with atomic_file(target_file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target_file
-
-
-def _check_numbers(
-    configurations: Sequence[str] | None,
-    batch_size: int | None,
-    scale_features: float | None,
-    features: Sequence[int] | None,
-) -> None:
-    """Refuse numbers out of range, and a choice of configurations with nothing to change in them."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(problem("--batch-size", expected="at least 1", found=str(batch_size)))
-    if scale_features is not None and not 0 < scale_features < math.inf:
-        raise InputError(
-            problem("--scale-features", expected="a factor above 0", found=f"{scale_features:g}")
-        )
-    if features is not None and min(features, default=0) < 1:
-        found = " ".join(map(str, features)) or "none"
-        raise InputError(problem("--features", expected="at least 1 channel per stage", found=found))
-    if configurations and batch_size is None and scale_features is None and features is None:
-        expected = "--batch-size, --scale-features or --features beside it"
-        todo = "Leave -c out: the options of --set hold for all configurations."
-        raise InputError(problem("-c", expected=expected, found="none of them", todo=todo))
 
 
 def _merged(own: Any, options: dict[str, Any], source_file: Path) -> dict[str, Any]:
@@ -183,68 +159,3 @@ def _check_teacher(options: dict[str, Any], *, where: str) -> None:
 
         for folder in meant(teacher.model) or [locate(teacher.model)]:
             trained_folds(folder, teacher.checkpoint)
-
-
-def _change_networks(
-    available: dict[str, dict[str, Any]],
-    chosen: Sequence[str] | None,
-    batch_size: int | None,
-    scale_features: float | None,
-    features: Sequence[int] | None,
-    source_file: Path,
-) -> None:
-    """Change batch size and width in place; without a choice, what a configuration inherits is left alone."""
-    names = list(dict.fromkeys(chosen or available))
-    for option, key in (
-        ("--batch-size", "batch_size" if batch_size is not None else None),
-        (
-            "--features" if features else "--scale-features",
-            "architecture" if features or scale_features else None,
-        ),
-    ):
-        if key is None:
-            continue
-        without = [name for name in names if key not in available[name]]
-        if without and (chosen or without == names):
-            raise InputError(
-                *(_nothing_to_change(source_file, it, available[it], option, key) for it in without)
-            )
-    for name in names:
-        configuration = available[name]
-        if batch_size is not None and "batch_size" in configuration:
-            configuration["batch_size"] = batch_size
-        if (features or scale_features) and "architecture" in configuration:
-            _change_width(configuration["architecture"], scale_features, features, name, source_file)
-
-
-def _nothing_to_change(
-    source_file: Path, name: str, configuration: dict[str, Any], option: str, key: str
-) -> str:
-    """Why an option has no effect on a configuration."""
-    parent = configuration.get("inherits_from")
-    found = f"none of its own; it inherits from {parent}" if parent else "none"
-    todo = f"Choose {parent} with -c." if parent else "Plan again with nnUNetv2_plan_experiment."
-    return problem(source_file, expected=f"{key!r} in {name} for {option}", found=found, todo=todo)
-
-
-def _change_width(
-    architecture: Any,
-    scale_features: float | None,
-    features: Sequence[int] | None,
-    name: str,
-    source_file: Path,
-) -> None:
-    try:
-        arguments = architecture["arch_kwargs"]
-        stages = [int(channels) for channels in arguments["features_per_stage"]]
-    except (KeyError, TypeError, ValueError):
-        expected = f"'features_per_stage', a list of channels, in the architecture of {name}"
-        todo = "Only such networks can be scaled."
-        raise InputError(problem(source_file, expected=expected, found="none", todo=todo)) from None
-    if features is None:
-        assert scale_features is not None
-        features = [max(1, round(channels * scale_features)) for channels in stages]
-    if len(features) != len(stages):
-        expected, found = f"{len(stages)} channels for {name}, as {stages}", str(list(features))
-        raise InputError(problem("--features", expected=expected, found=found))
-    arguments["features_per_stage"] = list(features)

@@ -265,6 +265,8 @@ class TrainingOptions(OptionGroup):
     val_iterations: int = Field(50, ge=1, description="Validation iterations per epoch.")
     learning_rate: float = Field(1e-2, gt=0, description="Initial learning rate.")
     weight_decay: float = Field(3e-5, ge=0, description="Weight decay.")
+    momentum: float = Field(0.99, ge=0, lt=1, description="Momentum of the gradient descent.")
+    nesterov: bool = Field(True, description="Whether it is Nesterov's; not with momentum 0.")
     save_every: int = Field(50, ge=1, description="Epochs between two checkpoints.")
     seed: int | None = Field(
         None,

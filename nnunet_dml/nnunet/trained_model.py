@@ -68,6 +68,11 @@ def read_model(folder: Path, folds: Sequence[str] | None, checkpoint: str) -> Tr
         problems += _strangeness(path, content, (name, configuration), plans, dataset_json)
     _raise_if(problems)
     trainer = _find_trainer(name, folder)
+    architecture = PlansManager(plans).get_configuration(configuration).network_arch_class_name
+    if architecture.startswith("nnunet_dml."):
+        wanted, there = "a network that nnU-Net has", architecture
+        todo = "Whoever predicts with it needs this package, too: share it with nnUNetv2_export_model_to_zip."
+        raise InputError(problem(folder, expected=wanted, found=there, todo=todo))
     expected = _network_shapes(trainer, PlansManager(plans), configuration, dataset_json)
     for path, content in loaded.items():
         found = {key: tuple(value.shape) for key, value in content["network_weights"].items()}

@@ -18,6 +18,8 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
+from nnunet_dml.nnunet.segmentation_models import SegmentationModel
+from nnunet_dml.nnunet.trainers import networks
 
 RANKS_APART = 10**6  # the seeds of the ranks of a distributed training
 
@@ -96,6 +98,27 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """As upstream's, after seeding: all ranks start from the same weights."""
         self._seed(0)
         super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        """As upstream's, with `training.momentum`."""
+        optimizer, schedule = super().configure_optimizers()
+        training = self.options.training
+        for group in optimizer.param_groups:
+            for option in {"momentum", "nesterov"} & training.model_fields_set:
+                group[option] = getattr(training, option)
+        return optimizer, schedule
+
+    def on_train_start(self) -> None:
+        """As upstream's; a network that has pretrained weights gets them before its first step."""
+        if not self.was_initialized:
+            self.initialize()  # as upstream's does next
+        network = networks.unwrapped(self.network)
+        if self.current_epoch == 0 and isinstance(network, SegmentationModel):
+            self.print_to_log_file(network.load_pretrained())
+            if self.is_ddp:  # what one rank could not fetch, another may have
+                for value in network.state_dict().values():
+                    dist.broadcast(value, 0)
+        super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
         """As upstream's, after seeding: a resumed training goes on as if it had not been interrupted."""
