@@ -86,7 +86,7 @@ class Comparison:
             "Model − baseline, paired by case; means over the cases. "
             f"Interval: {100 * self.level:g} %, percentile bootstrap over cases, {self.resamples} resamples, seed {self.seed}. "
             f"p: Wilcoxon's signed-rank test, two-sided; Holm's correction over {self.tests} tests. "
-            "A win is a case in which the model is better; of the volume bias the size is compared."
+            "A win is a case in which the model is better; volume biases are compared by their absolute values."
         )
 
 

@@ -32,10 +32,8 @@ class Measure:
         if math.isnan(value):
             return "–"
         sign = "+" if self.better == "zero" else ""
-        if self.unit == "%":
-            return f"{100 * value:{sign}.2f}"
-        digits = 2 if self.unit == "mm" else 3 if self.unit == "ml" else 4
-        return f"{value:{sign}.{digits}f}"
+        digits = {"%": 2, "mm": 2, "ml": 3, "": 4}[self.unit]
+        return f"{100 * value if self.unit == '%' else value:{sign}.{digits}f}".replace("-", "−")
 
     @property
     def heading(self) -> str:
@@ -162,7 +160,7 @@ MEASURES: dict[str, Measure] = {
             "Volume",
             "zero",
             "%",
-            "(Σp − Σy) / Σy: the sum of the probabilities against that of the soft reference; tests compare its size",
+            "(Σp − Σy) / Σy: the sum of the probabilities against that of the soft reference; comparisons are of its absolute value",
             per_class=True,
         ),
         Measure(
@@ -196,3 +194,6 @@ MEASURES: dict[str, Measure] = {
     ]
 }
 """By name, in the order of the tables."""
+
+GROUPS = tuple(dict.fromkeys(measure.group for measure in MEASURES.values()))
+"""The headings of the tables, in order."""

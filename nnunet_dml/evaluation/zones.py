@@ -45,7 +45,7 @@ class Zones:
             across |= found
         reach = max(RADIUS, neighbourhood // 2)
         self.reach = reach
-        along: Bools = np.asarray(self.union.any((1, 2)))
+        along = np.array([bool(found.any()) for found in self.union])
         self.box = tuple(_span(line, reach) for line in (along, across.any(1), across.any(0)))
 
     def block(self, start: int, stop: int) -> tuple[Bools, Bools]:
