@@ -35,7 +35,7 @@ class VectorScaling(ClassCalibrator):
         """Take the parameters.
 
         Args:
-            scale: a, (C,), above 0.
+            scale: a, (C,), above 0; 0 marks a class that keeps its value, and the rest is spread over the others.
             bias: b, (C,).
         """
         self.scale, self.bias = scale.double(), bias.double()
@@ -54,7 +54,7 @@ class VectorScaling(ClassCalibrator):
         """The scale and bias of the greatest weighted likelihood (L-BFGS; the problem is convex).
 
         Scales are kept within 0.05 and 20, biases within ±20: a class that is always predicted right would have
-        neither. A class that no row has a share of keeps scale 1 and bias 0.
+        neither. A class that no row has a share of will keep its value.
 
         Args:
             rows: At least one.
@@ -64,8 +64,9 @@ class VectorScaling(ClassCalibrator):
             TypeError: A dtype that is not floating.
         """
         check_rows(rows)
-        z = logits_of(rows.probs.double()).numpy()
-        y, weights = rows.labels.double().numpy(), rows.weights.double().numpy()
+        known = present(rows)
+        z = logits_of(rows.probs.double())[:, known].numpy()
+        y, weights = rows.labels.double()[:, known].numpy(), rows.weights.double().numpy()
         weights = (weights / weights.sum())[:, None]
         classes = z.shape[1]
         start = np.concatenate([np.ones(classes), np.zeros(classes)])
@@ -81,17 +82,21 @@ class VectorScaling(ClassCalibrator):
             slope = np.concatenate([(error * z).sum(0), error.sum(0)]) + 2 * RIDGE * away
             return float(value), slope
 
-        free = present(rows).numpy()
-        bounds = [BOUNDS if it else (1.0, 1.0) for it in free]
-        bounds += [(-LARGEST_BIAS, LARGEST_BIAS) if it else (0.0, 0.0) for it in free]
+        bounds = [BOUNDS] * classes + [(-LARGEST_BIAS, LARGEST_BIAS)] * classes
         found = minimize(
             loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500, "ftol": 1e-12}
         )
-        return cls(torch.from_numpy(found.x[:classes].copy()), torch.from_numpy(found.x[classes:].copy()))
+        scale, bias = torch.zeros(2, len(known), dtype=torch.float64)
+        scale[known], bias[known] = torch.from_numpy(found.x).view(2, classes)
+        return cls(scale, bias)
 
     def of_rows(self, probs: Tensor) -> Tensor:
         """The softmax of the scaled log-probabilities."""
-        return (logits_of(probs) * self.scale.to(probs.device) + self.bias.to(probs.device)).softmax(1)
+        scale, bias = self.scale.to(probs.device), self.bias.to(probs.device)
+        known = scale > 0
+        logits = (logits_of(probs) * scale + bias).masked_fill(~known, -torch.inf)
+        kept = probs * ~known
+        return kept + logits.softmax(1) * (1 - kept.sum(1, keepdim=True)).clamp_(min=0)
 
     def to_arrays(self) -> Arrays:
         """Scale and bias."""
