@@ -172,7 +172,7 @@ def draw(title: str, raters: Sequence[str], panels: Sequence[Panel]) -> Figure:
 
 def _cropped(panel: Panel) -> Panel:
     """The panel around what any rater marked, with a margin."""
-    y, x = window(panel.masks.any(axis=0))
+    y, x = window(np.any(panel.masks, axis=0))
     panel.masks, panel.voted = panel.masks[:, y, x], panel.voted[:, y, x]
     panel.image = None if panel.image is None else panel.image[y, x]
     return panel
@@ -186,7 +186,7 @@ def _ratio(panel: Panel) -> float:
 def _show_contours(axes: Axes, panel: Panel, colours: Sequence[Any]) -> None:
     show_image(axes, panel.image, panel.masks.shape[1:], panel.view)
     axes.set_title(panel.title)
-    show_contours(axes, panel.masks, colours)
+    show_contours(axes, list(panel.masks), colours)
 
 
 def _show_share(figure: Figure, axes: Axes, panel: Panel) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nnunet_dml.evaluation.bootstrap import percentile_interval, weighted_means
 from nnunet_dml.evaluation.folder import Evaluation
@@ -23,6 +25,8 @@ Floats = npt.NDArray[np.float64]
 
 LONGEST = 26
 """Letters of a model's name in a legend."""
+PER_CENT = FuncFormatter(lambda value, _: f"{100 * value:.4g} %")
+
 MOST_CLASSES = 12
 """Classes that have figures of their own."""
 
@@ -103,7 +107,7 @@ def reliability_diagrams(series: Sequence[Series]) -> list[Chart]:
             axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="confidence", aspect="equal")
             axes.set_ylabel("share of raters who agree" if soft else "accuracy")
             axes.set_title(f"{ZONE_TITLES[zone].capitalize()}, {reference}", loc="left")
-            _legend(axes, len(found), loc="upper left")
+            _legend(figure, axes, len(found), "upper left")  # empty below a confidence of 1 / classes
             title = f"Reliability, {ZONE_TITLES[zone]}, {reference}"
             text = f"Reliability diagram: accuracy against confidence in bins. {'; '.join(said)}."
             charts.append(Chart(name.replace("_", "-"), "reliability", title, text, figure))
@@ -132,9 +136,10 @@ def confidence_histograms(series: Sequence[Series]) -> list[Chart]:
         axes.set_yscale("log")
         lowest = min(share[share > 0].min() for _, share in found)
         axes.set(xlim=(0, 1), ylim=(lowest / 3, 1.5), xlabel="confidence", ylabel="share of voxels")
-        axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+        axes.yaxis.set_major_formatter(PER_CENT)
         axes.set_title(ZONE_TITLES[zone].capitalize(), loc="left")
-        _legend(axes, len(found), loc="upper left")
+        if len(found) > 1:
+            _legend(figure, axes, len(found), "upper left")
         title = f"Confidence, {ZONE_TITLES[zone]}"
         text = f"Histogram of the top label's confidence. {'; '.join(said)}."
         charts.append(Chart(f"confidence-{zone}", "confidence", title, text, figure))
@@ -153,7 +158,7 @@ def bdice_by_threshold(series: Sequence[Series], c: int) -> Chart | None:
         if values is None or levels is None or values.shape[1:] != (len(it.model.classes), len(levels)):
             continue
         own = values[:, c]
-        ends = percentile_interval(lambda w, own=own: weighted_means(w, own), len(own), resamples=RESAMPLES)
+        ends = percentile_interval(partial(weighted_means, values=own), len(own), resamples=RESAMPLES)
         middle = weighted_means(np.ones((1, len(own))), own)[0]
         axes.fill_between(levels, *ends, color=it.style.colour, alpha=0.14, linewidth=0)
         axes.plot(levels, middle, label=it.label, **it.style.line)  # type: ignore[arg-type]
@@ -162,9 +167,10 @@ def bdice_by_threshold(series: Sequence[Series], c: int) -> Chart | None:
     if not drawn:
         return None
     axes.set(xlabel="threshold", ylabel="Dice", xticks=levels)
-    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.yaxis.set_major_formatter(PER_CENT)
     axes.set_title(label, loc="left")
-    _legend(axes, drawn, loc="lower left")
+    if drawn > 1:
+        _legend(figure, axes, drawn, "lower left")
     text = f"Dice of {label} by threshold, with 95 % intervals: {'; '.join(said)} at the lowest and highest threshold."
     return Chart(f"bdice-{c + 1}", "bdice", f"BDice by threshold, {label}", text, figure)
 
@@ -226,11 +232,10 @@ def _bland_altman(
     spread = 1.96 * float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
     axes.axhline(0, color=QUIET, linewidth=1, linestyle=":")
     reach = max(reach, 1.1 * (abs(bias) + spread))
-    for value, words in ((bias, "mean"), (bias + spread, "+1.96 SD"), (bias - spread, "−1.96 SD")):
-        axes.axhline(value, color=INK, linewidth=1.1, linestyle="-" if words == "mean" else "--")
-        if spread or words == "mean":
-            text = f"{words} {value:+.3g}"
-            axes.annotate(text, (top, value), (-2, 2), textcoords="offset points", ha="right", fontsize=7.5)
+    for value in (bias, bias + spread, bias - spread) if spread else (bias,):
+        axes.axhline(value, color=INK, linewidth=1.1, linestyle="-" if value == bias else "--")
+        text = f"{value:+.3g}".replace("-", "−")
+        axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set(xlim=(0, top), ylim=(-reach, reach))
     axes.set(xlabel=f"mean of both volumes ({unit})", ylabel=f"predicted − reference ({unit})")
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -239,9 +244,14 @@ def _bland_altman(
         f"Bland–Altman plot of the volume of {label}, {it.model.name}: mean difference {bias:+.3g} {unit}, limits of "
         f"agreement {bias - spread:+.3g} to {bias + spread:+.3g} {unit}."
     )
-    return Chart(name, "volume", f"Bland–Altman plot of {label}, {it.model.name}", text, figure)
+    return Chart(name, "bland-altman", f"Bland–Altman plot of {label}, {it.model.name}", text, figure)
 
 
-def _legend(axes: Axes, number: int, *, loc: str) -> None:
-    if number > 1 or (loc == "upper left" and axes.get_legend_handles_labels()[1][0].count("ECE")):
+def _legend(figure: Figure, axes: Axes, number: int, loc: Literal["upper left", "lower left"]) -> None:
+    """A legend where the axes have room for it; of many series below them."""
+    if number <= 3:
         axes.legend(loc=loc, handlelength=2.2, borderaxespad=0.3)
+        return
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.08 + 0.165 * number)
+    figure.legend(loc="outside lower left", handlelength=2.2, labelspacing=0.3)

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from nnunet_dml import __version__
 from nnunet_dml.evaluation.compare import Comparison
 from nnunet_dml.evaluation.folder import Evaluation
-from nnunet_dml.evaluation.measures import MEASURES
+from nnunet_dml.evaluation.measures import GROUPS, MEASURES
 from nnunet_dml.report.figures import Chart
 from nnunet_dml.report.pictures import ERROR, MAP, CasePictures, colour_bar
 from nnunet_dml.report.pooled import POOLED
@@ -76,8 +76,9 @@ class Report:
     @property
     def shown(self) -> list[Evaluation]:
         """All models, each before its calibrated self."""
-        pairs = zip(self.models, self.calibrated or [None] * len(self.models), strict=True)
-        return [it for pair in pairs for it in pair if it is not None]
+        if not self.calibrated:
+            return self.models
+        return [it for pair in zip(self.models, self.calibrated, strict=True) for it in pair]
 
 
 def render(report: Report) -> str:
@@ -194,11 +195,12 @@ def case_table(models: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]
 def definitions(models: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
     """The definitions of all that is shown: anchor, name, words; then what the evaluation says of itself."""
     names = [name for name in MEASURES if any(name in model.measures for model in models)]
-    found = [(name, measure_of(name).title, measure_of(name).definition) for name in (*names, *POOLED)]
-    shown = [
-        (name, f"{title}, soft" if name.startswith("soft_") and "soft" not in title.lower() else title, text)
-        for name, title, text in found
-    ]
+    ordered = sorted((*names, *POOLED), key=lambda name: GROUPS.index(measure_of(name).group))
+    shown = []
+    for name in ordered:
+        measure = measure_of(name)
+        soft = name.startswith("soft_") and "soft" not in measure.title.lower()
+        shown.append((name, f"{measure.title}, soft" if soft else measure.title, measure.definition))
     own = models[0].summary.get("definitions", {})
     general = [(key, text) for key, text in own.items() if key not in MEASURES and key not in POOLED]
     return shown + [("", key[:1].upper() + key[1:], str(text)) for key, text in general]
@@ -219,11 +221,17 @@ def fine_grained_table(models: Sequence[Evaluation]) -> Table | None:
 
 def about_tables(models: Sequence[Evaluation]) -> list[Table]:
     """Where the figures come from, what empty masks decided, versions."""
-    heads = ["", *(model.name for model in models)]
 
     def table(caption: str, rows: dict[str, list[object]]) -> Table:
-        body = [[Cell(name), *(Cell(_said(value)) for value in values)] for name, values in rows.items()]
-        return Table(caption, heads, body)
+        """A fact that is the same for all models stands once."""
+        found = Table(caption, ["Fact", "Value"])
+        for name, values in rows.items():
+            if all(value == values[0] for value in values):
+                found.add([Cell(name), Cell(_said(values[0]))])
+            else:
+                for model, value in zip(models, values, strict=True):
+                    found.add([Cell(f"{name}, {model.name}"), Cell(_said(value))])
+        return found
 
     def each(*keys: str) -> list[object]:
         found: list[object] = []

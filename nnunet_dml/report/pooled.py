@@ -33,7 +33,9 @@ def _pooled() -> dict[str, Measure]:
             name = f"{'soft_' if soft else ''}{own}ece_pooled"
             title = "ECE, pooled" if zone == "all" else f"ECE, {zone}, pooled"
             which = "all voxels" if zone == "all" else f"the voxels of the {zone}"
-            definition = f"ECE of {which} of all cases together"
+            definition = f"ECE of {which} of all cases together" + (
+                ", against the soft reference" if soft else ""
+            )
             found[name] = replace(MEASURES["ece"], name=name, title=title, group=group, definition=definition)
     return found
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from nnunet_dml.evaluation.bootstrap import percentile_interval, weighted_means
 from nnunet_dml.evaluation.compare import Comparison
 from nnunet_dml.evaluation.folder import Evaluation
-from nnunet_dml.evaluation.measures import MEASURES, Measure
+from nnunet_dml.evaluation.measures import GROUPS, MEASURES, Measure
 from nnunet_dml.report.pooled import POOLED, POOLED_SUMS, ece_of_sums, sums
 
 Floats = npt.NDArray[np.float64]
@@ -85,10 +85,9 @@ def estimates(model: Evaluation, *, resamples: int = RESAMPLES, seed: int = 0) -
         low, high = percentile_interval(pooled, len(counts), resamples=resamples, seed=seed)
         found[name] = Estimate(float(ece_of_sums(counts.sum(0))), float(low), float(high))
     order = [*MEASURES, *POOLED]
-    groups = list(dict.fromkeys(measure.group for measure in MEASURES.values()))
     return {
         name: found[name]
-        for name in sorted(found, key=lambda it: (groups.index(measure_of(it).group), order.index(it)))
+        for name in sorted(found, key=lambda it: (GROUPS.index(measure_of(it).group), order.index(it)))
     }
 
 
@@ -141,7 +140,7 @@ def class_table(model: Evaluation, columns: dict[str, list[Estimate]]) -> Table:
 
 def comparison_table(comparison: Comparison) -> Table:
     """A row per test."""
-    with_class = any(row.label for row in comparison.rows)
+    with_class = len({row.label for row in comparison.rows if row.label}) > 1
     level = f"{100 * comparison.level:g} %"
     columns = ["Measure", *(["Class"] if with_class else []), "Cases", "Baseline", "Model", "Difference"]
     columns += [f"{level} interval", "Wins / ties / losses", "p", "p (Holm)"]
@@ -193,7 +192,7 @@ def _best(measure: Measure, values: Sequence[float]) -> set[int]:
 
 def _signed(measure: Measure, value: float) -> str:
     text = measure.text(value)
-    return text if np.isnan(value) or text[0] in "+-" else f"+{text}"
+    return text if np.isnan(value) or text[0] in "+−" else f"+{text}"
 
 
 def _plain(measure: Measure, value: float) -> str:

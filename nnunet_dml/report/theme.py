@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +58,7 @@ def style(number: int, *, after: bool = False) -> Style:
 @contextmanager
 def drawing() -> Iterator[None]:
     """Matplotlib's settings while figures are made and written."""
-    settings = {
+    settings: dict[Any, Any] = {
         "font.family": "sans-serif",
         "font.size": 9,
         "axes.titlesize": 10,

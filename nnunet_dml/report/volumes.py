@@ -69,7 +69,9 @@ def read_volumes(record: CaseRecord, classes: Sequence[str]) -> Volumes:
             raters[name] = _masks(mask, members)
         except InputError as error:
             notes.append(f"Rater {name}: {error.problems[0]}")
-    soft: Array = np.mean(list(raters.values()), axis=0, dtype=np.float32) if raters else reference
+    soft: Array = reference
+    if raters:
+        soft = np.asarray(np.mean(list(raters.values()), axis=0, dtype=np.float32))
     if sources.soft:
         try:
             soft, _ = _probabilities(Path(sources.soft), reference.shape, overlap=overlap)
