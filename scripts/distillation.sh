@@ -50,7 +50,7 @@ liver() { # CT slices at half their resolution, split by patient
   nnunet-dml split -d 17 --groups '(patient[0-9]+)_.*'
   nnunet-dml configure -d 17 -p half -o teacher --scale-features 0.5 --batch-size 8 --overwrite --set \
     training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
-  distil Dataset017_LiverSlices 2d teacher 0.25 ce dml temperature kde
+  distil Dataset017_LiverSlices 2d teacher 0.25 ce dml kde
 }
 
 hippocampus() { # MR in 3D
