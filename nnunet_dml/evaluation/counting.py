@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nnunet_dml.evaluation.binning import histograms
 from nnunet_dml.evaluation.layout import Layout
 from nnunet_dml.evaluation.options import Options
 from nnunet_dml.labels import fuse
 from nnunet_dml.metrics import (
-    adaptive_counts,
     bdice_counts,
     brier_counts,
-    classwise_counts,
     mask_overlap_counts,
     nll_counts,
     overlap_counts,
@@ -102,36 +101,51 @@ class Counts:
 
     def add(self, voxels: Voxels) -> None:
         """Count voxels of any kind."""
-        layout, bins = self.layout, self.options.bins
+        layout = self.layout
         p, y = layout.probs(voxels.probs), layout.labels(voxels.labels)
         soft = self.soft_of(voxels)
-        edge = torch.from_numpy(voxels.edge)
-        near = torch.from_numpy(voxels.near).expand(len(p), -1)
-        for prefix, reference in zip(self.prefixes, (y, soft), strict=False):
-            assert reference is not None
-            self._plus(f"{prefix}reliability", reliability_counts(p, reference, bins=bins))
-            for zone, mask in (("foreground", near), ("boundary", edge)):
-                sums = reliability_counts(p, reference, bins=bins, mask=mask)
-                self._plus(f"{prefix}reliability_{zone}", sums)
-            self._plus(f"{prefix}classwise", self._classwise(p, reference, None))
-            self._plus(f"{prefix}classwise_boundary", self._classwise(p, reference, edge))
-            self._plus(f"{prefix}adaptive", adaptive_counts(p, reference))
+        references = [y] if soft is None else [y, soft]
+        self._add_histograms(voxels, p, references)
+        for prefix, reference in zip(self.prefixes, references, strict=True):
             self._plus(f"{prefix}brier", brier_counts(p, reference))
             self._plus(f"{prefix}nll", nll_counts(p, reference))
         self._add_overlaps(voxels, p, y, soft)
         if self.raters:
             self._add_raters(voxels, p)
 
-    def _classwise(self, p: torch.Tensor, y: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """`(C, 3, bins)`, background first; `(R, 3, bins)` of regions."""
-        bins = self.options.bins
-        if not self.layout.regions:
-            return classwise_counts(p, y, bins=bins, mask=mask)
+    def _add_histograms(self, voxels: Voxels, p: torch.Tensor, references: Sequence[torch.Tensor]) -> None:
+        """Of every zone and reference, and of the raters where nobody abstains."""
+        raters = [self.layout.labels(row) for row in voxels.raters] if self.ignore is None else []
+        classes = (1,) if self.layout.regions else range(p.shape[1])
+        zones = voxels.near + 2 * voxels.edge.view(np.uint8)
         rows = [
-            classwise_counts(p[r, None], y[r, None], bins=bins, mask=None if mask is None else mask[r, None])
-            for r in range(len(p))
+            histograms(
+                probs.numpy(),
+                [reference[b].numpy() for reference in references],
+                zones[b],
+                bins=self.options.bins,
+                classes=classes,
+                top_only=[reference[b].numpy() for reference in raters],
+            )
+            for b, probs in enumerate(p)
         ]
-        return torch.stack([row[1] for row in rows])
+        top, adaptive = (
+            torch.from_numpy(np.sum([getattr(it, name) for it in rows], axis=0))
+            for name in ("top", "adaptive")
+        )
+        by_class = torch.from_numpy(np.concatenate([it.classes for it in rows]))
+        for i, prefix in enumerate(self.prefixes):
+            own = [0, 1, 2 + i]
+            self._plus(f"{prefix}reliability", top[:, own].sum(0))
+            self._plus(f"{prefix}reliability_foreground", top[1::2, own].sum(0))
+            self._plus(f"{prefix}reliability_boundary", top[2:, own].sum(0))
+            self._plus(f"{prefix}classwise", by_class[:, :, own].sum(1))
+            self._plus(f"{prefix}classwise_boundary", by_class[:, 2:, own].sum(1))
+            self._plus(f"{prefix}adaptive", adaptive[own])
+        if raters:
+            first = 2 + len(references)
+            sums = [top[:, [0, 1, first + r]].sum(0) for r in range(len(raters))]
+            self._plus("rater_reliability", torch.stack(sums))
 
     def _add_overlaps(
         self, voxels: Voxels, p: torch.Tensor, y: torch.Tensor, soft: torch.Tensor | None
@@ -158,15 +172,19 @@ class Counts:
         predicted = self.layout.masks(voxels.segmentation)
         votes = torch.stack([self.layout.masks(row) for row in voxels.raters])
         voted = None if self.ignore is None else torch.from_numpy(voxels.raters != self.ignore)
-        overlaps, reliabilities = [], []
-        for r, row in enumerate(voxels.raters):
-            keep = None if voted is None else voted[r]
-            overlaps.append(mask_overlap_counts(predicted, votes[r], mask=keep))
-            mask = None if keep is None else keep.expand(len(p), -1)
-            labels = self.layout.labels(row)
-            reliabilities.append(reliability_counts(p, labels, bins=self.options.bins, mask=mask))
+        keeps = [None if voted is None else voted[r] for r in range(self.raters)]
+        overlaps = [
+            mask_overlap_counts(predicted, its, mask=keep) for its, keep in zip(votes, keeps, strict=True)
+        ]
         self._plus("rater_overlap", torch.stack(overlaps))
-        self._plus("rater_reliability", torch.stack(reliabilities))
+        if voted is not None:
+            sums = [
+                reliability_counts(
+                    p, self.layout.labels(row), bins=self.options.bins, mask=keep.expand(len(p), -1)
+                )
+                for row, keep in zip(voxels.raters, voted, strict=True)
+            ]
+            self._plus("rater_reliability", torch.stack(sums))
         shares = p[:, 1] if self.layout.regions else p[0, 1:]
         samples = torch.stack([shares >= level for level in LEVELS])
         every = None if voted is None else voted.all(0)
@@ -194,23 +212,21 @@ class Counts:
         shares = []
         for confidence, others in rows:
             total = _sum(confidence)
-            reliability[:, -1] += torch.tensor([number, total, number])
+            reliability[:, -1] += _doubles(number, total, number)
             place = fine(torch.from_numpy(confidence)).numpy()
             found = torch.from_numpy(np.bincount(place, minlength=FINE_BINS))
             adaptive += torch.stack(
                 [found, torch.from_numpy(np.bincount(place, weights=confidence, minlength=FINE_BINS)), found]
             )
-            brier += torch.tensor(
-                [number, sum(_sum(np.square(it)) for it in (1 - confidence, *others))], dtype=torch.float64
-            )
-            nll[:2] += torch.tensor([number, -_sum(np.log(np.maximum(confidence, np.float32(CLAMP))))])
+            brier += _doubles(number, sum(_sum(np.square(it)) for it in (1 - confidence, *others)))
+            nll[:2] += _doubles(number, -_sum(np.log(np.maximum(confidence, np.float32(CLAMP)))))
             shares += [_sum(it) for it in others]
         first = len(probs) - len(shares)  # the background's column, which regions have not
         if first:
             classwise[0, :, -1] = reliability[:, -1]
             sure = min(float(reliability[1, -1]), _sum(np.minimum(probs[0], 1)))
-            overlap[:, 0] = torch.tensor([sure, float(reliability[1, -1]), number])
-        overlap[1, first:] = torch.tensor(shares, dtype=torch.float64)
+            overlap[:, 0] = _doubles(sure, float(reliability[1, -1]), number)
+        overlap[1, first:] = _doubles(*shares)
         classwise[first:, 0, 0] = number
         classwise[first:, 1, 0] = overlap[1, first:]
         for prefix in self.prefixes:
@@ -231,6 +247,10 @@ class Counts:
 def _one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """`(B, C, N)` of `(B, N)`."""
     return torch.stack([labels == c for c in range(classes)], 1).float()
+
+
+def _doubles(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _sum(values: Array) -> float:

@@ -228,7 +228,9 @@ def _soft_reference(kinds: Sequence[str]) -> str:
         return "labelsTr as it is, as there is no ratersTr"
     first, *others = [name for name in SOFT_REFERENCES if name in kinds]
     texts = [SOFT_REFERENCES[first]]
-    texts += [f"{SOFT_REFERENCES[it]} for the {list(kinds).count(it)} cases without" for it in others]
+    for it in others:
+        number = list(kinds).count(it)
+        texts.append(f"{SOFT_REFERENCES[it]} for {number} case{'s' * (number > 1)} without")
     return ", and ".join(texts)
 
 

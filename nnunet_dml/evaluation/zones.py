@@ -46,7 +46,8 @@ class Zones:
         reach = max(RADIUS, neighbourhood // 2)
         self.reach = reach
         along = np.array([bool(found.any()) for found in self.union])
-        self.box = tuple(_span(line, reach) for line in (along, across.any(1), across.any(0)))
+        lines = (along, np.asarray(across.any(1)), np.asarray(across.any(0)))
+        self.box = tuple(_span(line, reach) for line in lines)
 
     def block(self, start: int, stop: int) -> tuple[Bools, Bools]:
         """The zones of the slices from `start` up to `stop`.

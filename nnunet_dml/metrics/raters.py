@@ -29,6 +29,9 @@ from nnunet_dml.metrics.sets import dice_from_counts, overlap_counts
 LEVELS = (0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95)
 """The middles of ten steps from 0 to 1."""
 
+PATTERN_MASKS = 16
+"""Up to so many masks of a class their patterns are counted."""
+
 
 def rater_dice(
     prediction: Array, raters: Array, *, num_classes: int, voted: Array | None = None
@@ -161,6 +164,9 @@ def pair_counts(samples: Array, raters: Array, *, mask: Array | None = None) -> 
     spatial = tuple(drawn.shape[2:])
     keep = None if mask is None else check_mask(as_tensor(mask, "mask").to(drawn.device), spatial).reshape(-1)
     drawn, votes = drawn.flatten(2), votes.to(drawn.device).flatten(2)
+    number = len(drawn) + len(votes)
+    if drawn.device.type == "cpu" and number <= PATTERN_MASKS and drawn.shape[2] >= 2**number:
+        return _pairs_by_pattern(drawn, votes, keep)
     total = torch.zeros(
         drawn.shape[1], *[len(drawn) + len(votes)] * 2, dtype=torch.float64, device=drawn.device
     )
@@ -172,6 +178,25 @@ def pair_counts(samples: Array, raters: Array, *, mask: Array | None = None) -> 
         masks = masks.movedim(0, 1).float()
         total += masks @ masks.mT
     return total
+
+
+def _pairs_by_pattern(drawn: torch.Tensor, votes: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+    """The same from the number of voxels with each pattern of masks: for few masks many times faster than products."""
+    masks = [*drawn.numpy(), *votes.numpy()]
+    number = len(masks)
+    counted = None if keep is None else keep.numpy()
+    bits = (np.arange(2**number)[:, None] >> np.arange(number) & 1).astype(np.float64)
+    tables = []
+    for k in range(drawn.shape[1]):
+        found = np.zeros(2**number, dtype=np.int64)
+        for start in range(0, drawn.shape[2], PIECE):
+            cut = slice(start, start + PIECE)
+            codes = np.zeros(masks[0][k, cut].shape, dtype=np.uint16)
+            for i, mask in enumerate(masks):
+                codes |= mask[k, cut].astype(np.uint16) << i
+            found += np.bincount(codes if counted is None else codes[counted[cut]], minlength=2**number)
+        tables.append(torch.from_numpy(bits.T @ (found[:, None] * bits)))
+    return torch.stack(tables)
 
 
 def ged_from_counts(counts: torch.Tensor, *, samples: int) -> torch.Tensor:

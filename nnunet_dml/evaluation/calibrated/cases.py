@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,10 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._parallel import each
 from nnunet_dml.calibration import VoxelSample
 from nnunet_dml.evaluation.dataset import RawDataset
-from nnunet_dml.evaluation.label_maps import read_labels
 from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
-from nnunet_dml.evaluation.probability_files import read_fractions
+from nnunet_dml.evaluation.references import read_references, reference_files
 from nnunet_dml.labels import fuse
 
-REFERENCES = ("raters", "maps", "labels")
 LEAST_FOLDS = 3  # so that a method can be chosen, too, without the fold that it is measured on
 _PARTS = 5
 
@@ -57,36 +56,25 @@ def groups_of(cases: Sequence[Prediction]) -> list[Group]:
     ]
 
 
-def default_reference(dataset: RawDataset, cases: Sequence[Prediction]) -> str:
-    """What calibrated probabilities should mean: the raters' shares where there are raters, else soft maps, else labels.
+def reference_kinds(cases: Sequence[Prediction], dataset: RawDataset, choice: str) -> dict[str, int]:
+    """How many cases are compared with what: `raters`, `softlabels`, `labels`.
 
-    A probability of 0.7 is then right where 7 of 10 raters would label the voxel. Against the majority vote a model that
-    knows these shares looks under-confident, and a calibrator would make it pretend to be surer than the raters are.
-    """
-    if any(dataset.rater_files(it.case) for it in cases):
-        return "raters"
-    return "maps" if any(dataset.soft_file(it.case) for it in cases) else "labels"
-
-
-def check_reference(dataset: RawDataset, cases: Sequence[Prediction], reference: str) -> list[str]:
-    """Notes on a reference that some cases lack.
+    With `auto` a calibrated probability means the share of the raters who would label the voxel, where there are raters.
+    Against the majority vote a model that knows these shares looks under-confident, and a calibrator would make it
+    pretend to be surer than the raters are.
 
     Raises:
-        InputError: All of them do.
+        InputError: Cases lack what was chosen.
     """
-    if reference == "labels":
-        return []
-    folder = "ratersTr" if reference == "raters" else "softlabelsTr"
-    lacking = [
-        it.case
-        for it in cases
-        if not (dataset.rater_files(it.case) if reference == "raters" else dataset.soft_file(it.case))
-    ]
-    if len(lacking) == len(cases):
-        expected = f"{folder} in {dataset.folder}"
-        todo = "Give --reference labels, or none."
-        raise InputError(problem(f"--reference {reference}", expected=expected, found="none", todo=todo))
-    return [f"{len(lacking)} cases have no {folder}: labelsTr serves for them"] if lacking else []
+    kinds, problems = [], []
+    for case in cases:
+        try:
+            kinds.append(reference_files(case.case, dataset, choice).kind)
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+    return dict(Counter(kinds))
 
 
 def sample_groups(
@@ -97,7 +85,7 @@ def sample_groups(
     Args:
         groups: Of the same model.
         dataset: The raw dataset with the references.
-        reference: One of `REFERENCES`.
+        reference: One of `options.REFERENCES`.
         size: As of `VoxelSample`.
         processes: How many groups are read at once.
 
@@ -138,7 +126,11 @@ def read_case(
     Raises:
         InputError: A file is missing, damaged or does not fit.
     """
-    labels = read_labels(dataset.label_file(case.case), dataset)
+    files = reference_files(case.case, dataset, reference)
+    if files.kind != "raters":
+        files = replace(files, raters={})
+    truth = read_references(files, dataset)
+    labels = truth.labels
     regions = bool(dataset.regions)
     probs = read_probabilities(case.path, num_classes=dataset.channels, regions=regions)
     if probs.shape[1:] != labels.array.shape:
@@ -148,19 +140,14 @@ def read_case(
         )
     ignore = dataset.ignore_label
     keep = None if ignore is None else labels.array != ignore
-    files = dataset.rater_files(case.case) if reference == "raters" else []
-    soft = dataset.soft_file(case.case) if reference == "maps" else None
-    if soft is not None:
-        return (
-            probs,
-            read_fractions(soft, channels=len(dataset.foreground), exclusive=not regions, like=labels),
-            keep,
-        )
-    votes = [read_labels(path, dataset, like=labels).array for path in files] or [labels.array]
-    fused = fuse(votes, method="uniform", num_classes=dataset.labels, ignore_label=ignore)
-    if keep is not None:
-        keep &= fused[-1] == 0
-        fused = fused[:-1]
+    if truth.soft is not None:
+        fused = truth.soft
+    else:
+        votes = list(truth.raters.values()) or [labels.array]
+        fused = fuse(votes, method="uniform", num_classes=dataset.labels, ignore_label=ignore)
+        if keep is not None:
+            keep &= fused[-1] == 0
+            fused = fused[:-1]
     if regions:
         fused = np.stack([fused[list(members)].sum(0) for members in dataset.regions])
     return probs, fused, keep

@@ -13,9 +13,8 @@ from nnunet_dml.evaluation import predictions
 from nnunet_dml.evaluation.calibrated.cases import (
     LEAST_FOLDS,
     Group,
-    check_reference,
-    default_reference,
     groups_of,
+    reference_kinds,
     sample_groups,
 )
 from nnunet_dml.evaluation.calibrated.choice import CrossFit
@@ -40,7 +39,8 @@ class Fitted:
     """Of each method that was tried, cross-fitted: `brier`, `ece`, `nll`; `none` is before calibration."""
     after: dict[str, float]
     """Of the calibrators in `without`, each on its own group."""
-    reference: str
+    reference: dict[str, int]
+    """How many cases were compared with `raters`, `softlabels` or `labels`."""
     voxels: int
     rows: int
     notes: list[str]
@@ -92,7 +92,7 @@ def fit(
     *,
     method: str = "auto",
     keys: int,
-    reference: str | None = None,
+    reference: str = "auto",
     size: int = SIZE,
     processes: int = 1,
 ) -> Fitted:
@@ -104,7 +104,7 @@ def fit(
         method: One of `METHODS`, or `auto`: the one with the lowest Brier score on groups that did not fit it. For what is
             applied to a group it is chosen without that group, too.
         keys: Voxels that the kernel regression keeps.
-        reference: `raters`, `maps` or `labels`; None decides by what is there.
+        reference: One of `options.REFERENCES`.
         size: Voxels that are sampled of each stratum and group.
         processes: How many groups are read at once.
 
@@ -121,8 +121,7 @@ def fit(
         expected = f"at least {LEAST_FOLDS} validation cases to choose a method"
         todo = "Give --method, or train more folds."
         raise InputError(problem(model, expected=expected, found=str(len(groups)), todo=todo))
-    reference = reference or default_reference(dataset, found.cases)
-    notes += check_reference(dataset, found.cases, reference)
+    kinds = reference_kinds(found.cases, dataset, reference)
     read = sample_groups(groups, dataset, reference=reference, size=size, processes=processes)
     samples = {group.name: sample for group, sample in zip(groups, read, strict=True)}
     rows = sum(len(table.probs) for sample in read for table in sample.rows())
@@ -140,7 +139,7 @@ def fit(
         without={name: cross.calibrator(it, frozenset([name])) for name, it in own.items()},
         figures={it: cross.figures(it) for it in tried},
         after=cross.figures_of_choice(own),
-        reference=reference,
+        reference=kinds,
         voxels=sum(it.voxels for it in read),
         rows=rows,
         notes=notes,

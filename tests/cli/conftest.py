@@ -1,0 +1,3 @@
+from tests.evaluation.conftest import environment, eval_world
+
+__all__ = ["environment", "eval_world"]
