@@ -36,9 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fit.add_argument(
         "--reference",
-        choices=("raters", "maps", "labels"),
-        help="what probabilities should mean: the raters' shares, the fractions of softlabelsTr, or labelsTr "
-        "(default: the first of these that the data set has)",
+        choices=("auto", "raters", "softlabels", "labels"),
+        default="auto",
+        help="what probabilities should mean: the share of the case's raters, its map in softlabelsTr, or labelsTr; "
+        "auto (default): the first of these that there is",
     )
     fit.add_argument("--json", action="store_true", help="print calibration.json instead of a table")
     add_processes(fit)
@@ -136,11 +137,9 @@ def _fit(args: argparse.Namespace, model: Path, dataset_name: str) -> None:
 
 def table(fitted: Fitted) -> str:
     """The cross-fitted figures of all methods that were tried, and what was chosen."""
-    reference = {
-        "raters": "the raters' uniform mean",
-        "maps": "the maps in softlabelsTr",
-        "labels": "labelsTr",
-    }[fitted.reference]
+    from nnunet_dml.evaluation.summary import SOFT_REFERENCES
+
+    reference = " or ".join(SOFT_REFERENCES[it] for it in fitted.reference)
     own = {name: it.method for name, it in fitted.without.items()}
     head = ["method", "Brier", "ECE %", "NLL"]
     rows = [

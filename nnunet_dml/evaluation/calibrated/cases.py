@@ -66,7 +66,8 @@ def reference_kinds(cases: Sequence[Prediction], dataset: RawDataset, choice: st
     Raises:
         InputError: Cases lack what was chosen.
     """
-    kinds, problems = [], []
+    kinds: list[str] = []
+    problems: list[str] = []
     for case in cases:
         try:
             kinds.append(reference_files(case.case, dataset, choice).kind)

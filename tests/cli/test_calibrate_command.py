@@ -1,0 +1,386 @@
+"""Fit and apply on a model of three folds; the oracle is plain NumPy on what was written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunet_dml.cli.main import main
+from nnunet_dml.evaluation import predictions
+from tests.cli.calibration_world import DATASET, MODEL, World, as_classes, figures
+
+STORE = "nnunet_dml_calibration"
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def world(environment):
+    return World(environment)
+
+
+def fit(world, *more, method="auto"):
+    assert (
+        main(["calibrate", "fit", str(world.model), "--method", method, "--keys", "60", "-np", "1", *more])
+        == 0
+    )
+    return json.loads((world.model / STORE / "calibration.json").read_text())
+
+
+def apply(world, *source, out=None, model=None):
+    out = out or world.root / "out"
+    code = main(["calibrate", "apply", str(model or world.model), *source, "-o", str(out), "-np", "1"])
+    return out, code
+
+
+def calibrated(out, world):
+    assert apply(world, "--cross-fitted", out=out)[1] == 0
+    found = predictions.of_model(out, DATASET)
+    regions = world.regions
+    return {
+        it.case: predictions.read_probabilities(it.path, num_classes=2 if regions else 3, regions=regions)
+        for it in found.cases
+    }
+
+
+def pairs(world, probs, kind="raters"):
+    both = [(p.reshape(len(p), -1), world.reference(case, kind)) for case, p in probs.items()]
+    return [as_classes(*it) for it in both] if world.regions else both
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_before_and_after_are_those_of_the_cross_fitted_files(environment, capsys, regions):
+    world = World(environment, regions=regions)
+    record = fit(world)
+    cross = record["cross_fitted"]
+    assert set(cross["methods"]) == {"none", "temperature", "vector", "isotonic", "kernel"}
+    assert cross["before"] == cross["methods"]["none"]
+    for name, value in figures(pairs(world, world.probs)).items():
+        assert cross["before"][name] == pytest.approx(value, abs=1e-6), name
+    after = calibrated(environment / "out", world)
+    assert sorted(after) == list("abcdef")
+    for name, value in figures(pairs(world, after)).items():
+        assert cross["after"][name] == pytest.approx(value, abs=1e-5), name
+    assert cross["after"]["brier"] < 0.9 * cross["before"]["brier"]
+    assert (record["cases"], record["voxels"], record["reference"]) == (6, 720, {"raters": 6})
+    scores = {name: it["brier"] for name, it in cross["methods"].items()}
+    best = record["method"]
+    assert scores[best] <= 1.001 * min(scores.values())
+    printed = capsys.readouterr().out
+    assert f"{best} *" in printed
+    assert "against the raters' uniform mean" in printed
+    assert f"{cross['before']['brier']:.5f}" in printed
+
+
+@pytest.mark.parametrize("method", ["temperature", "vector", "kernel", "isotonic", "none"])
+def test_a_method_that_was_asked_for(world, capsys, method):
+    record = fit(world, method=method)
+    assert record["method"] == method
+    assert list(record["cross_fitted"]["methods"]) == list(dict.fromkeys(["none", method]))
+    after = calibrated(world.root / "out", world)
+    assert record["cross_fitted"]["after"]["nll"] == pytest.approx(
+        figures(pairs(world, after))["nll"], abs=1e-5
+    )
+    printed = capsys.readouterr().out
+    assert ("segmentation stays" in printed) == (method == "temperature")
+    assert ("stay as they are" in printed) == (method == "none")
+
+
+def test_a_folds_own_labels_do_not_change_what_is_applied_to_it(world):
+    fit(world)
+    before = calibrated(world.root / "out", world)
+    for case in "cd":  # fold 1
+        shutil.rmtree(world.raw / "ratersTr" / case)
+        world.write_label(world.raw / "labelsTr" / f"{case}.nii.gz", 2 - world.consensus[case])
+    fit(world)
+    after = calibrated(world.root / "again", world)
+    for case in "abef":
+        assert not np.array_equal(before[case], after[case]), case
+    for case in "cd":
+        np.testing.assert_array_equal(before[case], after[case])
+
+
+def test_a_calibrator_that_does_not_help_is_not_chosen(world):
+    rng = np.random.default_rng(1)
+    for case in "abcdef":  # probabilities that say nothing and are right about it
+        world.write_npz(case, np.full((3, 1, 12, 10), 1 / 3, np.float32))
+        votes = (np.arange(120) % 3)[rng.permutation(120)].reshape(12, 10).astype(np.uint8)
+        shutil.rmtree(world.raw / "ratersTr" / case)
+        world.write_label(world.raw / "labelsTr" / f"{case}.nii.gz", votes)
+    record = fit(world)
+    assert record["method"] == "none"
+    assert record["reference"] == {"labels": 6}
+
+
+def test_what_probabilities_should_mean(world, capsys):
+    by_default = fit(world)
+    assert by_default["reference"] == {"raters": 6}
+    hard = fit(world, "--reference", "labels")
+    expected = figures(pairs(world, world.probs, "labels"))
+    assert hard["cross_fitted"]["before"]["brier"] == pytest.approx(expected["brier"], abs=1e-6)
+    shutil.rmtree(world.raw / "ratersTr" / "a")
+    record = fit(world)
+    assert record["reference"] == {"labels": 1, "raters": 5}
+    assert "against labelsTr as it is or the raters' uniform mean" in capsys.readouterr().out
+    shutil.rmtree(world.raw / "ratersTr")
+    (world.raw / "softlabelsTr").mkdir()
+    for case in "abcdef":
+        shares = world.reference(case).reshape(3, 12, 10)[1:].astype(np.float32)
+        image = sitk.GetImageFromArray(shares[:, None], isVector=False)
+        sitk.WriteImage(image, str(world.raw / "softlabelsTr" / f"{case}.nii.gz"))
+    record = fit(world)
+    assert record["reference"] == {"softlabels": 6}
+    assert record["cross_fitted"]["before"]["brier"] == pytest.approx(
+        by_default["cross_fitted"]["before"]["brier"]
+    )
+
+
+def test_ignored_voxels_do_not_count(environment):
+    world = World(environment, ignore=True)
+    record = fit(world, method="vector")
+    assert record["voxels"] == 6 * 100
+    kept = [(p.reshape(3, -1)[:, 20:], world.reference(c)[:, 20:]) for c, p in world.probs.items()]
+    assert record["cross_fitted"]["before"]["brier"] == pytest.approx(figures(kept)["brier"], abs=1e-6)
+
+
+@pytest.mark.parametrize("folds", [1, 2])
+def test_with_few_folds_cases_are_left_out(environment, capsys, folds):
+    world = World(environment, folds=folds, per_fold=6 // folds)
+    record = fit(world)
+    assert "cases are left out instead of folds" in capsys.readouterr().out
+    assert len(record["groups"]) == (5 if folds == 1 else 6)
+    assert sorted(case for it in record["groups"].values() for case in it["cases"]) == list("abcdef")
+    after = calibrated(environment / "out", world)
+    for name, value in figures(pairs(world, after)).items():
+        assert record["cross_fitted"]["after"][name] == pytest.approx(value, abs=1e-5), name
+
+
+def test_it_goes_with_a_copy_of_the_model_and_calibrates_other_predictions(world, capsys):
+    fit(world, method="temperature")
+    copy = world.root / "elsewhere" / "renamed"
+    copy.parent.mkdir()
+    world.model.rename(copy)
+    folder = world.root / "predicted"
+    folder.mkdir()
+    np.savez_compressed(folder / "new.npz", probabilities=world.probs["a"])
+    (folder / "new.pkl").write_bytes(b"properties")
+    (folder / "new.nii.gz").write_bytes((world.raw / "labelsTr" / "a.nii.gz").read_bytes())
+    out, code = apply(world, "-i", str(folder), model=copy)
+    assert code == 0
+    assert (out / "new.pkl").read_bytes() == b"properties"
+    assert json.loads((out / "plans.json").read_text())["dataset_name"] == DATASET
+    got = np.load(out / "new.npz")["probabilities"]
+    assert got.dtype == np.float32
+    temperature = float(np.load(copy / STORE / "calibrator.npz")["temperature_0"])
+    p = world.probs["a"].astype(float) ** (1 / temperature)
+    np.testing.assert_allclose(got, p / p.sum(0), atol=1e-6)
+    assert "calibrated by: temperature" in capsys.readouterr().out
+
+
+def test_models_are_found_by_name(world):
+    assert main(["calibrate", "fit", MODEL, "-d", "7", "--method", "temperature", "-np", "1"]) == 0
+    out = world.root / "out"
+    assert (
+        main(["calibrate", "apply", MODEL, "-d", DATASET, "--cross-fitted", "-o", str(out), "-np", "1"]) == 0
+    )
+
+
+def test_applying_goes_on_where_it_stopped(world, capsys):
+    fit(world, method="temperature")
+    out, _ = apply(world, "--cross-fitted")
+    first = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
+    lost = out / "fold_1" / "validation" / "c.npz"
+    lost.unlink()
+    capsys.readouterr()
+    apply(world, "--cross-fitted")
+    assert "1 cases, 5 were there already" in capsys.readouterr().out
+    again = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
+    assert again.keys() == first.keys()
+    assert {f for f in first if first[f] != again[f]} == {lost}
+
+
+def test_fitting_again_replaces_the_old_one(world):
+    fit(world, method="kernel")
+    fit(world, method="temperature")
+    names = {it.name for it in (world.model / STORE).iterdir()}
+    assert names == {"calibration.json", "calibrator.npz", *(f"without_fold_{k}.npz" for k in range(3))}
+    assert not [it for it in world.model.iterdir() if it.name.startswith(".")]
+
+
+def refused(capsys, world, command, *parts):
+    """Status 2, one line per problem, nothing new in the model or the output."""
+    before = sorted(world.root.rglob("*"))
+    capsys.readouterr()
+    assert command() == 2
+    error = capsys.readouterr().err
+    lines = [line for line in error.splitlines() if line.startswith("nnunet-dml ")]
+    assert "Traceback" not in error
+    for part in parts:
+        assert any(part in line for line in lines), (part, lines)
+    assert sorted(world.root.rglob("*")) == before
+    return lines
+
+
+def do_fit(world, *more):
+    return lambda: main(["calibrate", "fit", str(world.model), "-np", "1", *more])
+
+
+def _without_npz(world):
+    for case in world.probs:
+        world.npz(case).unlink()
+
+
+def _others_labels(world):
+    content = json.loads((world.model / "dataset.json").read_text())
+    content["labels"] = {"background": 0, "tumour": 1, "rim": 2}
+    (world.model / "dataset.json").write_text(json.dumps(content))
+
+
+def _one_class(world):
+    shutil.rmtree(world.raw / "ratersTr")
+    for case in world.probs:
+        world.write_label(world.raw / "labelsTr" / f"{case}.nii.gz", np.ones((12, 10), np.uint8))
+
+
+SPOILERS = {
+    "no model": (lambda w: shutil.rmtree(w.model), "expected a trained model's folder, found none"),
+    "no plans": (lambda w: (w.model / "plans.json").unlink(), "plans.json: expected a file"),
+    "no npz": (_without_npz, "Train with --npz"),
+    "other labels": (_others_labels, "expected the labels of"),
+    "one class": (_one_class, "expected voxels of at least two classes in the references, found one class only"),
+    "damaged npz": (lambda w: w.npz("a").write_bytes(b"x"), "a.npz: expected a whole .npz file"),
+    "other classes": (lambda w: w.write_npz("a", w.probs["a"][:2]), "a.npz: expected 3 classes"),
+    "NaN": (lambda w: w.write_npz("a", w.probs["a"] * np.nan), "a.npz: expected probabilities in [0, 1], found NaN"),
+    "logits": (lambda w: w.write_npz("a", 9 * w.probs["a"] - 4), "a.npz: expected probabilities in [0, 1], found logits"),
+    "other shape": (lambda w: w.write_npz("a", w.probs["a"][..., :5]), "a.npz: expected shape (1, 12, 10) of"),
+    "no reference": (lambda w: (w.raw / "labelsTr" / "a.nii.gz").unlink(), "a.nii.gz: expected a readable"),
+    "few voxels": (lambda w: [shutil.rmtree(w.model / f"fold_{k}") for k in (1, 2)] and w.npz("b").unlink(), "at least two validation cases"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPOILERS)
+def test_fitting_refuses(world, capsys, name):
+    spoil, expected = SPOILERS[name]
+    spoil(world)
+    assert len(refused(capsys, world, do_fit(world), expected)) == (3 if name == "no npz" else 1)
+
+
+def test_fitting_refuses_what_is_too_little(environment, capsys):
+    world = World(environment, folds=1)
+    refused(
+        capsys,
+        world,
+        do_fit(world),
+        "expected at least 3 validation cases to choose a method, found 2. Give --method",
+    )
+    assert do_fit(world, "--method", "temperature")() == 0
+    for case in "ab":
+        world.write_npz(case, world.probs[case][..., :4, :10])
+        world.write_label(world.raw / "labelsTr" / f"{case}.nii.gz", world.consensus[case][:4])
+    refused(
+        capsys, world, do_fit(world, "--method", "vector", "--reference", "labels"), "at least 100 voxels"
+    )
+
+
+def test_fitting_refuses_raters_that_are_not_there(environment, capsys):
+    world = World(environment, raters=0)
+    refused(
+        capsys,
+        world,
+        do_fit(world, "--reference", "raters"),
+        "ratersTr/a: expected raters of a, found none",
+    )
+    refused(capsys, world, do_fit(world, "--keys", "1"), "--keys: expected at least 2 voxels, found 1")
+
+
+def test_every_bad_case_of_every_fold_is_named(world, capsys):
+    for case in "acf":
+        world.npz(case).write_bytes(b"")
+    assert len(refused(capsys, world, do_fit(world), "a.npz", "c.npz", "f.npz")) == 3
+
+
+def do_apply(world, *source, out="out"):
+    return lambda: apply(world, *source, out=world.root / out)[1]
+
+
+def test_applying_refuses(world, capsys):
+    cross = do_apply(world, "--cross-fitted")
+    refused(capsys, world, cross, "expected a calibrator, found none. Fit one")
+    fit(world, method="vector")
+    validation = str(world.model / "fold_0" / "validation")
+    refused(capsys, world, do_apply(world, "-i", validation, out=validation), "another folder than the input")
+    refused(capsys, world, do_apply(world, "-i", str(world.root / "none")), "expected a folder, found none")
+    (world.root / "used").mkdir()
+    (world.root / "used" / "letter.txt").write_text("mine")
+    refused(
+        capsys,
+        world,
+        do_apply(world, "--cross-fitted", out="used"),
+        "expected an empty folder, found one in use",
+    )
+    refused(
+        capsys,
+        world,
+        do_apply(world, "--cross-fitted", out="used/letter.txt"),
+        "expected a folder, found a file",
+    )
+    assert cross() == 0
+    fit(world, method="temperature")
+    refused(capsys, world, cross, "expected no predictions, or those of the same command, found ones")
+
+
+def test_applying_refuses_a_damaged_calibrator(world, capsys):
+    fit(world, method="vector")
+    good = {it: it.read_bytes() for it in (world.model / STORE).iterdir()}
+    cross = do_apply(world, "--cross-fitted")
+    for name, content, expected in (
+        ("calibration.json", b"{", "calibration.json: expected JSON"),
+        ("calibration.json", b"{}", "calibration.json: expected a calibration of format 1"),
+        (
+            "without_fold_1.npz",
+            b"PK",
+            "without_fold_1.npz: expected the file that calibration.json was written with",
+        ),
+        ("without_fold_1.npz", None, "without_fold_1.npz: expected a calibrator, found no file"),
+    ):
+        path = world.model / STORE / name
+        path.unlink() if content is None else path.write_bytes(content)
+        assert cross() == 2
+        assert expected in capsys.readouterr().err
+        assert not list((world.root).glob("out/fold_*/validation/*"))
+        path.write_bytes(good[path])
+        shutil.rmtree(world.root / "out", ignore_errors=True)
+    assert cross() == 0
+
+
+def test_applying_refuses_other_labels_and_new_folds(world, capsys):
+    fit(world, method="vector")
+    folder = world.root / "predicted"
+    folder.mkdir()
+    np.savez(folder / "x.npz", probabilities=world.probs["a"][:2])
+    assert do_apply(world, "-i", str(folder))() == 2
+    assert "x.npz: expected 3 classes" in capsys.readouterr().err
+    shutil.copy(world.model / "dataset.json", folder)
+    _others_labels(world)
+    lines = refused(
+        capsys, world, do_apply(world, "-i", str(folder), out="b"), "expected a calibrator of the labels of"
+    )
+    assert "tumour [1]" in lines[0]
+    shutil.copy(world.raw / "dataset.json", world.model)
+    world.fold["g"], world.probs["g"] = 7, world.probs["a"]
+    world.write_npz("g")
+    refused(
+        capsys,
+        world,
+        do_apply(world, "--cross-fitted", out="c"),
+        "fold_7: expected cases that were there when",
+        "found others: g",
+    )
