@@ -233,7 +233,7 @@ def test_many_bad_files_are_listed_together(eval_world):
     _truncate(eval_world.rater("c", 0))
     _truncate(eval_world.rater("c", 2))
     eval_world.write_npz("c", 1, eval_world.probs["c"] * 3)
-    assert len(eval_world.refuses("labelsTr/a", "b.npz", "rater0", "rater2", "c.npz", processes="2")) == 5
+    assert len(eval_world.refuses("labelsTr/a", "b.npz", "rater0", "rater2", "c.npz")) == 5
 
 
 def test_status_2_and_no_traceback(eval_world, capsys):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from nnunet_dml.labels import boundary_voxels
 from nnunet_dml.metrics import (
+    at_boundary,
     classwise_calibration_error,
     complements,
     ece_from_counts,
@@ -146,6 +147,31 @@ def test_near_foreground_refuses():
         near_foreground(mask, mask, radius=(1, 1, 1))
     with pytest.raises(TypeError, match="hold integers or booleans"):
         near_foreground(mask.astype(float), mask)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.sampled_from([1, 3, 5]), st.sampled_from([(9,), (5, 6), (3, 4, 5)]), st.booleans())
+def test_at_boundary_is_that_of_boundary_smoothing(seed, k, shape, masked):
+    rng = np.random.default_rng(seed)
+    labels = np.where(rng.random(shape) > 0.3, 0, rng.integers(0, 3, shape))
+    keep = rng.random(shape) > 0.2 if masked else None
+    hot = torch.from_numpy(np.stack([labels == c for c in range(3)]))[None].float()
+    mask = None if keep is None else torch.from_numpy(keep)[None, None]
+    wanted = boundary_voxels(hot, neighbourhood=k, mask=mask)[0, 0]
+    assert torch.equal(at_boundary(labels, neighbourhood=k, mask=keep), wanted)
+    region = boundary_voxels(hot[:, 1:2], neighbourhood=k, mask=mask, independent=True)[0, 0]
+    assert torch.equal(at_boundary((labels == 1).astype(np.uint8), neighbourhood=k, mask=keep), region)
+    assert torch.equal(at_boundary(labels == 1, neighbourhood=k, mask=keep), region)
+
+
+def test_at_boundary_refuses():
+    labels = np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match="`neighbourhood` to be odd and at least 1, got 2"):
+        at_boundary(labels, neighbourhood=2)
+    with pytest.raises(TypeError, match="hold integers or booleans"):
+        at_boundary(labels.astype(float))
+    with pytest.raises(TypeError, match="`mask` to be boolean"):
+        at_boundary(labels, mask=labels)
 
 
 def test_a_foreground_error_does_not_drown_in_background():

@@ -87,6 +87,18 @@ def test_energy_distance_equals_the_slow_version_and_is_never_negative(seed, sam
     np.testing.assert_allclose(generalised_energy_distance(votes, drawn, mask=keep), found, atol=1e-12)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_counting_patterns_equals_products(masked, monkeypatch):
+    rng = np.random.default_rng(5)
+    drawn, votes = rng.random((3, 2, 300)) > 0.4, rng.random((4, 2, 300)) > 0.7
+    keep = rng.random(300) > 0.3 if masked else None
+    found = pair_counts(drawn, votes, mask=keep)
+    monkeypatch.setattr(module, "PIECE", 64)
+    assert torch.equal(pair_counts(drawn, votes, mask=keep), found)
+    monkeypatch.setattr(module, "PATTERN_MASKS", 6)  # seven masks: by products
+    assert torch.equal(pair_counts(drawn, votes, mask=keep), found)
+
+
 def test_pieces_add_up_and_count_exactly(monkeypatch):
     rng = np.random.default_rng(2)
     drawn, votes = rng.random((2, 2, 50)) > 0.5, rng.random((3, 2, 50)) > 0.5
