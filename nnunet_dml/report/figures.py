@@ -41,9 +41,7 @@ class Series:
     @property
     def label(self) -> str:
         """Its name, cut to fit a legend."""
-        name = re.sub(
-            "^_", "\N{FULLWIDTH LOW LINE}", self.model.name
-        )  # matplotlib hides labels that begin with one
+        name = re.sub("^_", " _", self.model.name)  # matplotlib hides labels that begin with one
         return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
 
 

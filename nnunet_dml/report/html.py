@@ -123,7 +123,7 @@ def _context(report: Report) -> dict[str, Any]:
         "title": f"{first.dataset}: {names[0]}"
         if len(names) == 1
         else f"{first.dataset}: {len(names)} models",
-        "lead": f"{count} cases, {_classes(first)}; {', '.join(names)}"
+        "lead": f"{count} cases, {_classes(first)}{'; ' + ', '.join(names) if len(names) > 1 else ''}"
         + (", before and after calibration." if report.calibrated else "."),
         "sections": sections,
         "models": report.shown,

@@ -84,7 +84,8 @@ def test_buttons_sort_by_number_up_and_down(opened):
     head(opened, 2).click()
     assert [float(it) for it in column(opened, 2)] == sorted(values, reverse=True)
     assert sorted_by(opened)[2] == "descending"
-    bias = len(sorted_by(opened)) - 1  # +1.23 and −4.56
+    last = len(sorted_by(opened))  # the four models' volume biases, +1.23 and −4.56
+    bias = next(k for k in range(last - 4, last) if any("−" in text for text in column(opened, k)))
     head(opened, bias).click()
     numbers = [float(it.replace("−", "-")) for it in column(opened, bias)]
     assert numbers == sorted(numbers)
@@ -117,8 +118,7 @@ def test_the_filter(opened):
     box.send_keys("<SCRIPT>")
     assert column(opened, 0) == [NAMES[0]]
     assert opened.find_element("id", "shown").text == "1 of 5 cases"
-    box.clear()
-    box.send_keys("\ue007")
+    box.send_keys("\ue009a\ue000\ue003")  # control and a, backspace
     assert len(column(opened, 0)) == 5
     box.send_keys("nothing like it")
     assert column(opened, 0) == []

@@ -20,7 +20,7 @@ def record(sources, case="x"):
 
 
 def write(array, path, spacing=None):
-    image = sitk.GetImageFromArray(array)
+    image = sitk.GetImageFromArray(array, isVector=False)
     if spacing:
         image.SetSpacing(spacing)
     path.parent.mkdir(parents=True, exist_ok=True)
