@@ -138,7 +138,7 @@ def read(path: Path) -> sitk.Image:
     """
     check_whole(path)
     kind = _kind(path)
-    with _quiet() as said:
+    with quiet() as said:
         try:
             image = _read_bmp(path) if kind == "bmp" else sitk.ReadImage(str(path))
         except (RuntimeError, OSError, ValueError) as error:
@@ -236,19 +236,25 @@ def count_not_finite(path: Path, image: sitk.Image) -> int:
     return count
 
 
-def write(array: np.ndarray, grid: Grid, path: Path) -> None:
+def write(array: np.ndarray, grid: Grid, path: Path, *, vectors: bool = False) -> None:
     """Write an array with a grid, and read it back.
+
+    Args:
+        array: The values, axes in SimpleITK's order of arrays.
+        grid: Where they lie.
+        path: The file.
+        vectors: Whether the last axis holds several values per pixel.
 
     Raises:
         OSError: The file could not be written whole.
     """
-    image = sitk.GetImageFromArray(array)
+    image = sitk.GetImageFromArray(array, isVector=vectors)
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)
     image.SetDirection(grid.direction)
     compress = _kind(path) not in ("tif", "tiff")  # tifffile needs extra codecs for ITK's choice
     try:
-        with _quiet():
+        with quiet():
             sitk.WriteImage(image, str(path), compress)
         back = sitk.GetArrayFromImage(read(path))
         whole = np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
@@ -267,7 +273,7 @@ def _kind(path: Path) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[Callable[[], str]]:
+def quiet() -> Iterator[Callable[[], str]]:
     """Catch what C and C++ libraries print on standard error; yields a function that returns it."""
     with tempfile.TemporaryFile() as log:
         saved = os.dup(2)

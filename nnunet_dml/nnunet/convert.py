@@ -1,202 +1,156 @@
-"""Several raters' masks into an ordinary nnU-Net raw dataset with the masks of each rater beside it."""
+"""Challenge folders, and several raters' masks, into an ordinary nnU-Net raw data set."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunet_dml._checks import InputError, problem, some
+from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder
 from nnunet_dml._parallel import each
-from nnunet_dml.nnunet.layouts import Case, find_cases
-from nnunet_dml.nnunet.rater_cases import Facts, Target, inspect_case, write_case
+from nnunet_dml.nnunet.conversion import Conversion
+from nnunet_dml.nnunet.layouts import find_cases
+from nnunet_dml.nnunet.layouts.cases import Case, Found
+from nnunet_dml.nnunet.rater_cases import Facts, Reading, inspect_case
 from nnunet_dml.nnunet.rater_checks import (
     check_names,
     common_ending,
     default_channels,
     label_values,
+    named_labels,
     odd_cases,
-    task_of,
+    window_problems,
 )
+from nnunet_dml.nnunet.rater_writing import Target, write_case
 from nnunet_dml.nnunet.raw_folder import dataset_folder
 
-FORMAT = 1  # of the block "nnunet_dml" in dataset.json
 
-
-@dataclass
-class Conversion:
-    """What was found and, unless it was a dry run, written."""
-
-    folder: Path
-    cases: list[Case]
-    facts: list[Facts]
-    ending: str
-    channel_names: list[str]
-    labels: dict[str, int]  # name → value in the raters' files, in the order of the labels 1, 2, …
-    notes: list[str]
-    ignored: list[Path]
-    tied_voxels: list[int] | None = field(default=None)
-
-    @property
-    def raters(self) -> list[str]:
-        """The names of all raters."""
-        return sorted({rater for case in self.cases for rater in case.raters})
-
-    def summary(self) -> list[str]:
-        """Lines for people."""
-        names = [case.name for case in self.cases]
-        per_case = Counter(len(case.raters) for case in self.cases)
-        grids = [facts.grid for facts in self.facts if facts.grid]
-        labels = [
-            f"{name} {i} (value {value})" for i, (name, value) in enumerate(self.labels.items(), start=1)
-        ]
-        lines = [
-            f"{self.folder.name}: {len(names)} cases, {len(grids[0].size)}D, {self.ending}",
-            f"raters: {len(self.raters)} ({some(self.raters, 12)})",
-            "raters per case: " + ", ".join(f"{n} ({count} cases)" for n, count in sorted(per_case.items())),
-            f"channels: {', '.join(self.channel_names)} (nnU-Net normalises by these names: --channel-names)",
-            f"labels: background 0, {', '.join(labels)}",
-            *self.notes,
-        ]
-        single = [case.name for case in self.cases if len(case.raters) == 1]
-        empty = [c.name for c, f in zip(self.cases, self.facts, strict=True) if _is_empty(f)]
-        fewer = [case.name for case in self.cases if 1 < len(case.raters) < len(self.raters)]
-        for what, found in (
-            ("with a single rater", single),
-            ("that lack a rater", fewer),
-            ("left empty by all raters", empty),
-        ):
-            if found:
-                lines.append(f"cases {what}: {len(found)} ({', '.join(found)})")
-        if self.ignored:
-            lines.append(f"ignored: {len(self.ignored)} ({some([path.name for path in self.ignored], 5)})")
-        if self.tied_voxels is not None:
-            ties = {name: n for name, n in zip(names, self.tied_voxels, strict=True) if n}
-            where = f" ({some([f'{name} {n}' for name, n in ties.items()], 5)})" if ties else ""
-            lines.append(
-                f"ties, given to the lowest label: {sum(ties.values())} voxels in {len(ties)} cases{where}"
-            )
-        return lines
-
-
-def convert_raters(
+def convert(
     src: Path,
+    find: Callable[[Path], Found],
     *,
     dataset: str,
-    layout: str,
-    task: int | None = None,
-    images: str | None = None,
-    raters: str | None = None,
     channel_names: Sequence[str] | None = None,
-    labels: Mapping[str, int] | None = None,
+    labels: Mapping[str, int | None] | None = None,
     channels_last: bool = False,
+    window: tuple[int, int] | None = None,
+    repair_headers: bool = False,
+    leave_out_bad: bool = False,
     overwrite: bool = False,
     dry_run: bool = False,
     processes: int = 2,
 ) -> Conversion:
-    """Write `$nnUNet_raw/Dataset…` from images and several raters' masks.
+    """Write `$nnUNet_raw/Dataset…`: images, the consensus in `labelsTr` and, with several raters, `ratersTr`.
 
-    Everything is read and checked first, and all problems are raised together; then the dataset is written to
+    Everything is read and checked first, and all problems are raised together; then the data set is written to
     a temporary folder beside its place and renamed.
 
     Args:
-        src: The folder of the source.
+        src: The source.
+        find: What looks for cases in it: see `nnunet_dml.nnunet.layouts`.
         dataset: `501_Name` or `Dataset501_Name`.
-        layout: How `src` is organised: see `nnunet_dml.nnunet.layouts`, also for `task`, `images`, `raters`.
-        task: Number of the task, for layout qubiq.
-        images: Pattern of the images, for layout flat.
-        raters: Pattern of the masks, for layout flat.
-        channel_names: One name per channel, which decide how nnU-Net normalises. Default: made up.
-        labels: Name → value in the masks; they become the labels 1, 2, … in this order. Default: the values
-            found, if they are 1, 2, … without gaps, or 255 alone in 8-bit files. The name `ignore` makes nnU-Net's
-            ignore label, the last one: a rater who marks it abstains there, and where all do the consensus is `ignore`.
+        channel_names: One name per channel, which decide how nnU-Net normalises. Default: the archive's, or made up.
+        labels: Name → value in the masks, None for the value that the archive gives to this name; they become the
+            labels 1, 2, … in this order. Default: the archive's, or the values found, if they are 1, 2, … without gaps,
+            or 255 alone in 8-bit files. The name `ignore` makes nnU-Net's ignore label, the last one: a rater who
+            marks it abstains there, and where all do the consensus is `ignore`.
         channels_last: Whether the last axis of the images holds channels (4D images are always read so).
-        overwrite: Whether an existing dataset of the same name is replaced.
+        window: Intensities are clipped to it; channels named CT only.
+        repair_headers: Whether a mask that fits its image but for its header takes the image's.
+        leave_out_bad: Whether bad images and masks, and cases that lack either, are left out and listed.
+        overwrite: Whether an existing data set of the same name is replaced.
         dry_run: Only find and check.
         processes: Worker processes; 1 works without any.
 
     Raises:
         InputError: Bad input, one line per problem.
-        OSError: The dataset could not be written. Nothing is left behind.
+        OSError: The data set could not be written. Nothing is left behind.
     """
     folder = dataset_folder(src, dataset, overwrite=overwrite or dry_run)
-    check_names(labels, channel_names)
-    if labels is not None:  # nnU-Net wants `ignore` to be the highest label
-        labels = dict(sorted(labels.items(), key=lambda item: item[0] == "ignore"))
-    found = find_cases(src, layout, task=task, images=images, raters=raters)
-    check = partial(inspect_case, channels_last=channels_last)
-    facts = each(check, found.cases, processes=processes, title="Checking")
-    problems = found.problems + [line for fact in facts for line in fact.problems]
-    ending, more = common_ending(src, found.cases, facts)
-    problems += more
-    problems += odd_cases(found.cases, facts)
-    name = f"task{task or task_of(found.cases):02d}" if layout == "qubiq" and found.cases else "label1"
-    values, notes, more = label_values(src, found.cases, facts, labels, name)
-    problems += more
-    count = facts[0].channels if facts else 0
-    if channel_names is not None and facts and len(channel_names) != count:
+    found = find(src)
+    chosen = None if labels is None else named_labels(labels, found.labels)
+    check_names(chosen, channel_names)
+    if chosen is not None:  # nnU-Net wants `ignore` to be the highest label
+        chosen = dict(sorted(chosen.items(), key=lambda item: item[0] == "ignore"))
+    reading = Reading(channels_last, found.last_axis, window, repair_headers)
+    facts = each(partial(inspect_case, reading=reading), found.cases, processes=processes, title="Checking")
+    cases, problems, left_out = list(found.cases), list(found.problems), list[str]()
+    if leave_out_bad:
+        cases, facts, left_out = _without_bad(found, facts)
+    else:
+        problems += found.incomplete
+        problems += [line for it in facts for line in it.lines]
+    ending, more = common_ending(src, cases, facts)
+    problems += more + odd_cases(cases, facts)
+    values, notes, more = label_values(src, found, cases, facts, chosen)
+    good = next((it for it in facts if not it.problems), None)  # whose channels are all known
+    count = good.channels if good else 0
+    names = list(channel_names or _names_of(found, count, good))
+    problems += more + (window_problems(window, names) if good else [])
+    if good and len(names) != count:
         expected = f"{count} names, one per channel of the images"
-        problems.append(problem("--channel-names", expected=expected, found=", ".join(channel_names)))
+        problems.append(problem("--channel-names", expected=expected, found=", ".join(names)))
     if problems:
         raise InputError(*problems)
-    if not found.cases:
-        raise InputError(problem(src, expected="at least one case with an image and masks", found="none"))
-    channel_list = list(channel_names or default_channels(count, facts[0].picture_channels))
-    result = Conversion(folder, found.cases, facts, ending, channel_list, values, notes, found.ignored)
+    if not cases:
+        expected = "at least one case with an image and masks"
+        raise InputError(problem(src, expected=expected, found="none"), *left_out)
+    result = Conversion(folder, found, reading, cases, facts, ending, names, values, notes, left_out)
     if not dry_run:
-        _write(result, src, overwrite=overwrite, processes=processes, channels_last=channels_last)
+        _write(result, src, overwrite=overwrite, processes=processes)
     return result
 
 
-def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int, channels_last: bool) -> None:
+def convert_raters(
+    src: Path,
+    *,
+    layout: str = "auto",
+    task: int | None = None,
+    subset: str | None = None,
+    images: str | None = None,
+    raters: str | None = None,
+    **options: Any,
+) -> Conversion:
+    """`convert` of images with several raters' masks; see `nnunet_dml.nnunet.layouts.find_cases` for the layouts."""
+    find = partial(find_cases, layout=layout, task=task, subset=subset, images=images, raters=raters)
+    return convert(src, find, **options)
+
+
+def _names_of(found: Found, count: int, facts: Facts | None) -> Sequence[str]:
+    """The archive's names of channels, where it has as many; else made-up ones."""
+    if len(found.channel_names) == count:
+        return found.channel_names
+    return default_channels(count, facts.picture_channels if facts else 1)
+
+
+def _without_bad(found: Found, facts: Sequence[Facts]) -> tuple[list[Case], list[Facts], list[str]]:
+    """The cases without bad images and masks, and a line for each of these."""
+    cases, kept, lines = [], [], list(found.incomplete)
+    for case, it in zip(found.cases, facts, strict=True):
+        lines += it.lines
+        raters = {rater: mask for rater, mask in case.raters.items() if rater not in it.masks}
+        if not it.problems and raters:
+            cases.append(replace(case, raters=raters))
+            kept.append(it)
+        else:
+            lines.append(
+                f"case {case.name}, as {'its image is' if it.problems else 'all its masks are'} bad."
+            )
+    return cases, kept, lines
+
+
+def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int) -> None:
     with atomic_folder(result.folder, replace=overwrite) as folder:
-        for name in ("imagesTr", "labelsTr", "ratersTr"):
+        for name in ("imagesTr", "labelsTr", *(() if result.found.single else ("ratersTr",))):
             (folder / name).mkdir()
         numbers = {value: label for label, value in enumerate(result.labels.values(), start=1)}
         ignore_label = len(numbers) if "ignore" in result.labels else None
-        target = Target(folder, result.ending, numbers, ignore_label, channels_last)
-        work = partial(write_case, target=target)
+        target = Target(folder, result.ending, numbers, ignore_label, not result.found.single)
+        work = partial(write_case, reading=result.reading, target=target)
         result.tied_voxels = each(work, result.cases, processes=processes, title="Writing")
-        text = json.dumps(_dataset_json(result, src), indent=2, ensure_ascii=False)
+        text = json.dumps(result.dataset_json(src), indent=2, ensure_ascii=False)
         (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _dataset_json(result: Conversion, src: Path) -> dict[str, Any]:
-    assert result.tied_voxels is not None
-
-    def relative(path: Path) -> str:
-        return path.relative_to(src).as_posix()
-
-    cases = {
-        case.name: {
-            "raters": sorted(case.raters),
-            "source": {
-                "images": [relative(path) for path in case.images],
-                "raters": {rater: relative(path) for rater, path in sorted(case.raters.items())},
-            },
-            "tied_voxels": tied,
-        }
-        for case, tied in zip(result.cases, result.tied_voxels, strict=True)
-    }
-    return {
-        "channel_names": {str(i): name for i, name in enumerate(result.channel_names)},
-        "labels": {"background": 0} | {name: i for i, name in enumerate(result.labels, start=1)},
-        "numTraining": len(result.cases),
-        "file_ending": result.ending,
-        "nnunet_dml": {
-            "format": FORMAT,
-            "raters": result.raters,
-            "ties": "lowest label",
-            "source_values": dict(result.labels),
-            "cases": cases,
-        },
-    }
-
-
-def _is_empty(facts: Facts) -> bool:
-    return all(set(values) <= {0} for values in facts.values.values())

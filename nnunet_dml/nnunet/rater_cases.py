@@ -1,20 +1,32 @@
-"""One case of several raters: check its files, write them as nnU-Net wants them. Runs in worker processes."""
+"""One case of a source: check its images and masks. Runs in worker processes."""
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending, write
-from nnunet_dml.labels import majority_vote
-from nnunet_dml.nnunet.layouts import Case
+from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending
+from nnunet_dml.nnunet.layouts.cases import Case, Source, ending_of, load, parts_of, path_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How cases are read."""
+
+    channels_last: bool = False
+    """Whether the images' last axis holds channels; 4D images are always read so."""
+    last_axis: bool = False
+    """Whether it does so where an image has one axis more than its masks."""
+    window: tuple[int, int] | None = None
+    """Intensities are clipped to it."""
+    repair_headers: bool = False
+    """Whether the image's header replaces that of a mask of the same size."""
 
 
 @dataclass
@@ -22,52 +34,46 @@ class Facts:
     """What a check found out about one case."""
 
     problems: list[str] = field(default_factory=list)
+    """Of its images."""
+    masks: dict[str, list[str]] = field(default_factory=dict)
+    """Problems of its masks, by rater."""
     grid: Grid | None = None
     channels: int = 0
     picture_channels: int = 1  # of one picture file: 3 for RGB, 4 with transparency
     values: dict[str, tuple[int, ...]] = field(default_factory=dict)  # each rater's label values
     wide: tuple[str, ...] = ()  # raters whose files have more than 8 bits
+    repaired: list[tuple[Path, str]] = field(
+        default_factory=list
+    )  # masks, and what was wrong with their headers
+
+    @property
+    def lines(self) -> list[str]:
+        """All problems, of images and masks."""
+        return [*self.problems, *chain.from_iterable(self.masks.values())]
 
 
-@dataclass(frozen=True)
-class Target:
-    """How cases are written."""
-
-    folder: Path
-    ending: str
-    labels: dict[int, int]  # value in the raters' files → label
-    ignore_label: int | None = None  # where a rater says so, he abstains
-    channels_last: bool = False
-
-
-class _Labels:
-    """Label maps of files, read one at a time, as often as they are iterated."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for path in self.paths:
-            yield sitk.GetArrayFromImage(read(path))
-
-
-def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
+def inspect_case(case: Case, *, reading: Reading) -> Facts:
     """Read every file of a case once; nothing is raised, all problems come back."""
     facts = Facts()
     first: Path | None = None
-    for path in case.images:
+    try:
+        last = holds_channels_last(case, reading)
+    except InputError:
+        last = reading.channels_last
+    for source in case.images:
+        path = path_of(source)
         try:
-            image = read(path)
-            _sidecar(path, image.GetDimension())
+            image = load(source)
+            sidecar(source, image.GetDimension())
         except InputError as error:
             facts.problems += error.problems
             continue
-        trouble = _image_trouble(image, path, channels_last)
+        trouble = _image_trouble(image, source, last) or _window_trouble(image, reading.window)
         if trouble:
             facts.problems.append(problem(path, expected=trouble[0], found=trouble[1], todo=trouble[2]))
             continue
-        grid, channels = _grid(image, channels_last), _channel_count(image, channels_last)
-        if split_ending(path.name)[1] in PICTURES:
+        grid, channels = grid_of(image, last), _channel_count(image, last)
+        if ending_of(source) in PICTURES:
             facts.picture_channels = channels
         if facts.grid is None:
             facts.grid, first = grid, path
@@ -75,14 +81,31 @@ def inspect_case(case: Case, *, channels_last: bool = False) -> Facts:
             assert first is not None
             facts.problems += misfits(path, grid, first, facts.grid)
         facts.channels += channels
-    for rater, path in case.raters.items():
-        _inspect_mask(facts, rater, path, first)
+    for rater, source in case.raters.items():
+        try:
+            mask = load(source)
+            if not case.images and facts.grid is None:
+                facts.grid, facts.channels, first = Grid.of(mask), 1, path_of(source)
+            facts.values[rater] = _inspect_mask(facts, source, mask, first, reading)
+        except InputError as error:
+            facts.masks[rater] = list(error.problems)
+            continue
+        if mask.GetSizeOfPixelComponent() > 1:
+            facts.wide += (rater,)
     return facts
 
 
-def _image_trouble(image: sitk.Image, path: Path, channels_last: bool) -> tuple[str, str, str] | None:
+def holds_channels_last(case: Case, reading: Reading) -> bool:
+    """Whether the last axis of a case's images holds channels, as the layout or the user says."""
+    if reading.channels_last or not reading.last_axis or not case.images:
+        return reading.channels_last
+    image, mask = load(case.images[0]), load(next(iter(case.raters.values())))
+    return image.GetDimension() == 3 and mask.GetDimension() == 2 and image.GetSize()[:2] == mask.GetSize()
+
+
+def _image_trouble(image: sitk.Image, source: Source, channels_last: bool) -> tuple[str, str, str] | None:
     """What nnU-Net could not digest: (expected, found, what to do)."""
-    ending = split_ending(path.name)[1]
+    ending, path = ending_of(source), path_of(source)
     dimensions, components = image.GetDimension() - channels_last, image.GetNumberOfComponentsPerPixel()
     if components > 1 and (ending in PICTURES and components not in (3, 4)):
         return "a grey, RGB or RGBA picture", f"{components} values per pixel", "Save it as grey or RGB."
@@ -97,7 +120,20 @@ def _image_trouble(image: sitk.Image, path: Path, channels_last: bool) -> tuple[
     return None
 
 
-def _grid(image: sitk.Image, channels_last: bool) -> Grid:
+def _window_trouble(image: sitk.Image, window: tuple[int, int] | None) -> tuple[str, str, str] | None:
+    """Whether a window would leave nothing of an image: (expected, found, what to do)."""
+    if window is None:
+        return None
+    array = sitk.GetArrayViewFromImage(image)
+    low, high = array.min(), array.max()
+    if high > window[0] and low < window[1]:
+        return None
+    expected = f"intensities between {window[0]} and {window[1]} (--window)"
+    return expected, f"{low:g} … {high:g}", "Are they Hounsfield units?"
+
+
+def grid_of(image: sitk.Image, channels_last: bool) -> Grid:
+    """Where an image's voxels lie, without the axis of its channels."""
     split = channels_last or image.GetDimension() == 4
     return Grid.of(image, image.GetDimension() - 1 if split else None)
 
@@ -107,25 +143,47 @@ def _channel_count(image: sitk.Image, channels_last: bool) -> int:
     return image.GetSize()[-1] if split else image.GetNumberOfComponentsPerPixel()
 
 
-def _inspect_mask(facts: Facts, rater: str, path: Path, image: Path | None) -> None:
+def _inspect_mask(
+    facts: Facts, source: Source, mask: sitk.Image, image: Path | None, reading: Reading
+) -> tuple[int, ...]:
+    """Compare the headers of a mask's files with the image's, and return its values.
+
+    Raises:
+        InputError: With everything that is wrong with it.
+    """
+    path, problems = path_of(source), list[str]()
+    if facts.grid is not None and image is not None:
+        problems += _misfits(facts, source, mask, image, reading)
     try:
-        mask = read(path)
-        if facts.grid is not None and image is not None:
-            grid = Grid.of(mask)
-            last = len(facts.grid.size) == len(grid.size) + 1
-            hint = "Where the image's last axis holds channels, use --channels-last." if last else ""
-            facts.problems += misfits(path, grid, image, facts.grid, size_hint=hint)
         array = mask_of(mask, path)
     except InputError as error:
-        facts.problems += error.problems
-        return
-    if array.dtype.itemsize > 1:
-        facts.wide += (rater,)
+        raise InputError(*problems, *error.problems) from None
     if (low := array.min()) < 0:
         todo = "Renumber the labels; 0 is the background."
-        facts.problems.append(problem(path, expected="labels of at least 0", found=f"{low:.0f}", todo=todo))
-        return
-    facts.values[rater] = _values(array)
+        problems.append(problem(path, expected="labels of at least 0", found=f"{low:.0f}", todo=todo))
+    if problems:
+        raise InputError(*problems)
+    return _values(array)
+
+
+def _misfits(facts: Facts, source: Source, mask: sitk.Image, image: Path, reading: Reading) -> list[str]:
+    """One line for each way in which a mask lies elsewhere than the image; repaired headers are noted."""
+    assert facts.grid is not None
+    parts = parts_of(source)
+    rows = []
+    for part in parts or (path_of(source),):
+        grid = Grid.of(mask if len(parts) < 2 else read(part))
+        last = len(facts.grid.size) == len(grid.size) + 1
+        hint = "Where the image's last axis holds channels, use --channels-last." if last else ""
+        wrong = misfits(part, grid, image, facts.grid, size_hint=hint)
+        if grid.size != facts.grid.size:
+            rows += wrong
+        elif wrong and parts and reading.repair_headers:
+            changes = [f"{name} {found} → {own}" for name, own, found in facts.grid.differences(grid)]
+            facts.repaired.append((part, ", ".join(changes)))
+        elif parts:  # else it was made for the image's grid
+            rows += [f"{row} (--repair-headers does so.)" for row in wrong]
+    return rows
 
 
 def _values(array: np.ndarray) -> tuple[int, ...]:
@@ -135,74 +193,9 @@ def _values(array: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in np.unique(array))
 
 
-def write_case(case: Case, target: Target) -> int:
-    """Write a case's images, its raters' masks and their majority vote.
-
-    Returns:
-        The number of voxels in which labels were tied.
-
-    Raises:
-        InputError: A file was damaged after the check.
-        OSError: A file could not be written.
-    """
-    grid = _write_images(case, target)
-    raters = target.folder / "ratersTr" / case.name
-    raters.mkdir(parents=True)
-    dtype = np.min_scalar_type(max(target.labels.values()))
-    paths = []
-    for rater, path in case.raters.items():
-        image = read(path)
-        source = sitk.GetArrayViewFromImage(image)  # a view does not keep its image alive
-        labels = np.zeros(source.shape, dtype=dtype)
-        for value, label in target.labels.items():
-            labels[source == value] = label
-        del source, image
-        paths.append(raters / f"{rater}{target.ending}")
-        write(labels, grid, paths[-1])
-    consensus, tied = majority_vote(
-        _Labels(paths),
-        num_classes=max(target.labels.values()) + (target.ignore_label is None),
-        ignore_label=target.ignore_label,
-    )
-    consensus_path = target.folder / "labelsTr" / f"{case.name}{target.ending}"
-    write(consensus, grid, consensus_path)
-    if spacing := _sidecar(case.images[0], len(grid.size)):
-        for path in (*paths, consensus_path, target.folder / "imagesTr" / f"{case.name}{target.ending}"):
-            path.with_name(split_ending(path.name)[0] + ".json").write_text(spacing)
-    return tied
-
-
-def _write_images(case: Case, target: Target) -> Grid:
-    """Copy the images, split into channels where they hold several; returns the grid of the first."""
-    grid: Grid | None = None
-    number = 0
-    for path in case.images:
-        image = read(path)
-        grid = grid or _grid(image, target.channels_last)
-        ending = split_ending(path.name)[1]
-        split = target.channels_last or image.GetDimension() == 4
-        vectors = image.GetNumberOfComponentsPerPixel() > 1 and ending not in PICTURES
-        array = sitk.GetArrayFromImage(image)
-        for channel in array if split else np.moveaxis(array, -1, 0) if vectors else [array]:
-            to = target.folder / "imagesTr" / f"{case.name}_{number:04d}{target.ending}"
-            if split or vectors or ending != target.ending:
-                write(np.ascontiguousarray(channel), grid, to)
-            else:
-                _copy(path, to)
-            number += 1
-    assert grid is not None
-    return grid
-
-
-def _copy(path: Path, to: Path) -> None:
-    try:
-        shutil.copyfile(path, to)
-    except OSError as error:  # shutil names the source, also where the target's disk is full
-        raise OSError(error.errno, error.strerror, str(to)) from None
-
-
-def _sidecar(image: Path, dimensions: int) -> str:
+def sidecar(source: Source, dimensions: int) -> str:
     """The spacing that nnU-Net reads beside a 3D TIFF, as JSON; "" where there is none."""
+    image = path_of(source)
     stem, ending = split_ending(image.name)
     if ending not in (".tif", ".tiff") or dimensions != 3:
         return ""

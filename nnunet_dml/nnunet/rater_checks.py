@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._images import split_ending
-from nnunet_dml.nnunet.layouts import Case
+from nnunet_dml.nnunet.layouts.cases import Case, Found, ending_of, path_of
 from nnunet_dml.nnunet.rater_cases import Facts
 
 
@@ -38,15 +36,18 @@ def common_ending(src: Path, cases: Sequence[Case], facts: Sequence[Facts]) -> t
     """The images' common ending: nnU-Net wants one for a whole dataset."""
     by_ending: dict[str, list[str]] = {}
     for case in cases:
-        for path in case.images:
-            by_ending.setdefault(split_ending(path.name)[1], []).append(path.relative_to(src).as_posix())
+        for source in case.images:
+            name = path_of(source).relative_to(src).as_posix()
+            by_ending.setdefault(ending_of(source), []).append(name)
+    if set(by_ending) == {".nii", ".nii.gz"}:
+        return ".nii.gz", []  # the same but for the packing
     if len(by_ending) > 1:
         found = " and ".join(
             f"{ending} ({len(names)}: {some(names, 3)})" for ending, names in by_ending.items()
         )
         todo = "Convert the images to one format."
         return "", [problem(src, expected="one file ending for all images", found=found, todo=todo)]
-    ending = next(iter(by_ending), "")
+    ending = next(iter(by_ending), ".nii.gz")
     # nnU-Net reads .nii with nibabel, in 3D only; the same in .nii.gz with SimpleITK, in 2D too
     flat = any(fact.grid is not None and len(fact.grid.size) == 2 for fact in facts)
     return (".nii.gz" if ending == ".nii" and flat else ending), []
@@ -61,23 +62,47 @@ def odd_cases(cases: Sequence[Case], facts: Sequence[Facts]) -> list[str]:
     for (case, _), kind in zip(read, kinds, strict=True):
         if kind != most:
             expected = f"a {most[0]}D image with {most[1]} channels, as most cases have"
-            rows.append(problem(case.images[0], expected=expected, found=f"{kind[0]}D with {kind[1]}"))
+            rows.append(
+                problem(path_of(case.images[0]), expected=expected, found=f"{kind[0]}D with {kind[1]}")
+            )
     return rows
 
 
+def named_labels(labels: Mapping[str, int | None], known: Mapping[str, int]) -> dict[str, int]:
+    """Labels with the value of each; a name alone takes the value that the archive gives to it.
+
+    Raises:
+        InputError: The archive knows no such name.
+    """
+    made: dict[str, int] = {}
+    for name, value in labels.items():
+        if value is None and name not in known:
+            expected = f"NAME=VALUE, or one of {', '.join(known)}" if known else "NAME=VALUE"
+            raise InputError(problem("--labels", expected=expected, found=repr(name)))
+        made[name] = known[name] if value is None else value
+    return made
+
+
 def label_values(
-    src: Path, cases: Sequence[Case], facts: Sequence[Facts], labels: Mapping[str, int] | None, default: str
+    src: Path, found: Found, cases: Sequence[Case], facts: Sequence[Facts], labels: Mapping[str, int] | None
 ) -> tuple[dict[str, int], list[str], list[str]]:
-    """Name → value in the files, notes for the summary, and problems."""
+    """Name → value in the files, notes for the summary, and problems.
+
+    Values that an archive is known to have and that are not among `labels` are background.
+    """
     rows = [
-        (case.raters[rater], rater in fact.wide, values)
+        (path_of(case.raters[rater]), rater in fact.wide, values)
         for case, fact in zip(cases, facts, strict=True)
         for rater, values in fact.values.items()
     ]
     seen = sorted({value for _, _, values in rows for value in values} - {0})
-    if labels is not None:
-        allowed = {0, *labels.values()}
-        wanted = f"the values 0, {', '.join(map(str, labels.values()))} of --labels"
+    known = found.labels
+    if labels is not None or (known and seen):
+        chosen = {name: it for name, it in known.items() if it in seen} if labels is None else labels
+        allowed = {0, *chosen.values(), *known.values()}
+        meant = [str(value) for value in chosen.values()]
+        meant += [f"{it} ({name})" for name, it in known.items() if it not in chosen.values()]
+        wanted = f"the values 0, {', '.join(meant)} of {'--labels' if labels is not None else found.layout}"
         problems = [
             problem(
                 path, expected=wanted, found=some(values, 10), todo="Name the others too, or mend the mask."
@@ -85,10 +110,13 @@ def label_values(
             for path, _, values in rows
             if not allowed.issuperset(values)
         ]
-        absent = [
-            f"note: no mask has label {name} ({value})" for name, value in labels.items() if value not in seen
+        notes = [
+            f"note: no mask has label {name} ({value})" for name, value in chosen.items() if value not in seen
         ]
-        return dict(labels), absent, problems
+        left = [name for name, value in known.items() if value in seen and value not in chosen.values()]
+        notes += [f"made background: {', '.join(left)}"] if left else []
+        return dict(chosen), notes, problems
+    default = found.label
     if seen == [255] and not any(wide for _, wide, _ in rows):
         return {default: 255}, ["values 0 and 255 in 8-bit files read as 0 and 1"], []
     if seen and seen == list(range(1, len(seen) + 1)):
@@ -98,11 +126,25 @@ def label_values(
         return {}, [], []
     rare = {value: [path for path, _, values in rows if value in values] for value in seen}
     where = [f"{value} in {len(paths)} masks, e.g. {paths[0]}" for value, paths in list(rare.items())[:10]]
-    found = f"0, {some(seen, 10)} ({'; '.join(where)})" if seen else "0 only"
+    there = f"0, {some(seen, 10)} ({'; '.join(where)})" if seen else "0 only"
     line = " ".join(f"name{i}={value}" for i, value in enumerate(seen[:10] or [1], start=1))
     expected = "label values 0, 1, 2, … without gaps in the masks, or 0 and 255 in 8-bit files"
     todo = f"Say what the values mean: --labels {line}"
-    return {}, [], [problem(src, expected=expected, found=found, todo=todo)]
+    return {}, [], [problem(src, expected=expected, found=there, todo=todo)]
+
+
+def window_problems(window: tuple[int, int] | None, names: Sequence[str]) -> list[str]:
+    """What is wrong with a window of Hounsfield units for channels of these names."""
+    if window is None:
+        return []
+    if window[0] >= window[1]:
+        found = f"{window[0]} {window[1]}"
+        return [problem("--window", expected="a lower and a higher number", found=found)]
+    others = [name for name in names if name.casefold() != "ct"]
+    if not others:
+        return []
+    todo = f"Where they are Hounsfield units, say so: --channel-names {','.join(['CT'] * len(names))}"
+    return [problem("--window", expected="channels named CT", found=", ".join(names), todo=todo)]
 
 
 def default_channels(count: int, picture_channels: int) -> list[str]:
@@ -110,10 +152,3 @@ def default_channels(count: int, picture_channels: int) -> list[str]:
     if picture_channels == count and count in (3, 4):
         return list("RGBA")[:count]
     return ["image"] if count == 1 else [f"channel{i}" for i in range(count)]
-
-
-def task_of(cases: Sequence[Case]) -> int:
-    """The task in the name of a mask of layout qubiq."""
-    name = next(iter(cases[0].raters.values())).name
-    match = re.match(r"task(\d+)", name)
-    return int(match[1]) if match else 1

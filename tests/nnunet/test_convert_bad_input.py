@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from nnunet_dml import _images
 from nnunet_dml._checks import InputError
-from nnunet_dml.nnunet import rater_cases
+from nnunet_dml.nnunet import rater_writing
 from nnunet_dml.nnunet.convert import convert_raters
 from tests.nnunet.convert_helpers import folders_source, load, save, tree
 
@@ -340,7 +340,7 @@ class TestFullDisk:
         def full(*_):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(rater_cases.shutil, "copyfile", full)
+        monkeypatch.setattr(rater_writing.shutil, "copyfile", full)
         with pytest.raises(OSError, match="No space left on device"):
             convert(src)
         assert not list(raw.iterdir())

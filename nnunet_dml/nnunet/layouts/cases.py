@@ -8,11 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import SimpleITK as sitk
 
-from nnunet_dml._checks import InputError, problem, some
+from nnunet_dml._checks import problem
 from nnunet_dml._images import read, split_ending
 
 LACK = "Add it, or take the case out."
@@ -206,20 +205,3 @@ def orphans(found: Found, masks: Mapping[str, list[tuple[str, Path]]], expected:
         what = f"only {', '.join(near)}, which nnU-Net does not read" if near else "none"
         wanted = expected.replace("{case}", case)
         found.incomplete.extend(problem(path, expected=wanted, found=what, todo=LACK) for _, path in rows)
-
-
-def wrong_layout(src: Path, expected: str, layout: str, *, looks_like: str = "") -> NoReturn:
-    """Raise, saying what was looked for and what lies there.
-
-    Args:
-        src: The folder.
-        expected: What the layout consists of.
-        layout: Its name.
-        looks_like: What the folder could be instead.
-
-    Raises:
-        InputError: Always.
-    """
-    names = [path.name + "/" * path.is_dir() for path in visible(src)]
-    found = some(names) or "an empty folder"
-    raise InputError(problem(src, expected=f"{expected} (layout {layout})", found=found, todo=looks_like))
