@@ -58,7 +58,7 @@ def predict(arguments: Sequence[str]) -> None:
     from nnunet_dml._checks import InputError, problem
     from nnunet_dml.evaluation.calibrated import store
     from nnunet_dml.evaluation.calibrated.fit import label_set
-    from nnunet_dml.evaluation.calibrated.outputs import claim, describe_folder
+    from nnunet_dml.evaluation.calibrated.outputs import check, claim, describe_folder
     from nnunet_dml.evaluation.calibrated.prediction import MAPS, finish
 
     given, flags = split(arguments)
@@ -80,7 +80,7 @@ def predict(arguments: Sequence[str]) -> None:
         "bits": bits,
         "source": str(source.resolve()),
     }
-    claim(output, record, inputs=source)
+    check(output, record, inputs=source)
     part = given.get("-part_id", _DEFAULTS["-part_id"])
     staging = output.resolve().with_name(f".{output.resolve().name}.predicted-{part}")
     if not flags["--continue_prediction"] and staging.is_dir():
@@ -90,6 +90,7 @@ def predict(arguments: Sequence[str]) -> None:
         shutil.rmtree(staging, ignore_errors=True)
         expected = f"images named as nnU-Net wants them (case_0000{labels.file_ending})"
         raise InputError(problem(source, expected=expected, found="none"))
+    claim(output, record, inputs=source)
     processes = given.get("-nps", os.environ.get("nnUNet_nps", _DEFAULTS["-nps"]))
     done = finish(staging, output, labels, calibrator, bits=bits, processes=int(processes))
     describe_folder(output, staging)

@@ -355,9 +355,8 @@ def test_applying_refuses_a_damaged_calibrator(world, capsys):
         path.unlink() if content is None else path.write_bytes(content)
         assert cross() == 2
         assert expected in capsys.readouterr().err
-        assert not list((world.root).glob("out/fold_*/validation/*"))
+        assert not (world.root / "out").exists()
         path.write_bytes(good[path])
-        shutil.rmtree(world.root / "out", ignore_errors=True)
     assert cross() == 0
 
 

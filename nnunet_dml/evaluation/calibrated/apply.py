@@ -80,10 +80,12 @@ def apply_to_folder(model: Path, folder: Path, output: Path, *, processes: int) 
         todo = "Predict with `nnUNetv2_predict … --save_probabilities`."
         raise InputError(problem(folder, expected="nnU-Net's .npz", found="none", todo=todo))
     record = {"calibrator": stored.digest, "source": str(folder.resolve()), "cross_fitted": False}
+    method = stored.final().method
     claim(output, record, inputs=folder)
     describe_folder(output, folder, model)
     jobs = [_Job(it, "", output / it.path.name) for it in cases]
-    return _run(jobs, model, stored, labels, processes=processes, notes=found.notes)
+    made = _run(jobs, model, labels, processes=processes)
+    return Applied(made, len(jobs) - made, {"": method}, found.notes)
 
 
 def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processes: int) -> Applied:
@@ -115,6 +117,9 @@ def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processe
             )
         )
     record = {"calibrator": stored.digest, "source": str(model.resolve()), "cross_fitted": True}
+    methods = {
+        group: stored.without(group).method for group in dict.fromkeys(groups[it.case] for it in found.cases)
+    }
     claim(output, record, inputs=model)
     describe_folder(output, model)
     jobs = []
@@ -122,25 +127,17 @@ def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processe
         target = output / f"fold_{it.fold}" / "validation"
         target.mkdir(parents=True, exist_ok=True)
         jobs.append(_Job(it, groups[it.case], target / it.path.name))
-    return _run(jobs, model, stored, labels, processes=processes, notes=found.notes)
+    made = _run(jobs, model, labels, processes=processes)
+    return Applied(made, len(jobs) - made, methods, found.notes)
 
 
-def _run(
-    jobs: Sequence[_Job],
-    model: Path,
-    stored: store.Stored,
-    labels: RawDataset,
-    *,
-    processes: int,
-    notes: Sequence[str],
-) -> Applied:
-    used = dict.fromkeys(it.group for it in jobs)
-    methods = {group: (stored.without(group) if group else stored.final()).method for group in used}
+def _run(jobs: Sequence[_Job], model: Path, labels: RawDataset, *, processes: int) -> int:
+    """Calibrate what is not there yet; how many that were."""
     todo = [it for it in jobs if not up_to_date(it.target, it.case.path)]
     work = partial(_calibrate_file, model=model, labels=labels)
     threads = partial(torch.set_num_threads, 1)
     each(work, todo, processes=processes, title="Calibrating", initializer=threads)
-    return Applied(len(todo), len(jobs) - len(todo), methods, tuple(notes))
+    return len(todo)
 
 
 def _calibrate_file(job: _Job, *, model: Path, labels: RawDataset) -> None:

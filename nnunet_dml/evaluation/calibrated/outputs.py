@@ -14,8 +14,8 @@ RECORD = "nnunet_dml_calibrated.json"
 DESCRIPTIONS = ("dataset.json", "plans.json")  # nnU-Net's, beside predictions and models
 
 
-def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
-    """Make an output folder, or go on in one that was made by the same command.
+def check(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
+    """Find out before the work whether a folder can be written to; nothing is made.
 
     Args:
         output: The folder.
@@ -37,12 +37,16 @@ def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
             found = "ones that were calibrated in another way or come from elsewhere"
             expected = "no predictions, or those of the same command"
             raise InputError(problem(where, expected=expected, found=found, todo=todo))
-        clear_leftovers(output)
-        return
-    if output.is_dir() and any(output.iterdir()):
+    elif output.is_dir() and any(output.iterdir()):
         raise InputError(problem(where, expected="an empty folder", found="one in use", todo=todo))
+
+
+def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
+    """Make an output folder, or go on in one that was made by the same command; see `check`."""
+    check(output, record, inputs=inputs)
+    clear_leftovers(output)
     output.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as temporary:
+    with atomic_file(output / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
