@@ -134,15 +134,6 @@ MEASURES: dict[str, Measure] = {
             "Σ_b n_b/N · |share of the class_b − mean probability_b|, bins by the class's probability",
             per_class=True,
         ),
-        Measure(
-            "soft_classwise_ece",
-            "Class-wise ECE",
-            SOFT,
-            "lower",
-            "%",
-            "the same with the share of raters who gave the class",
-            per_class=True,
-        ),
         *(
             replace(
                 measure,
@@ -153,6 +144,15 @@ MEASURES: dict[str, Measure] = {
                 else f"{measure.title} with y the soft reference",
             )
             for measure in _OVER_ALL
+        ),
+        Measure(
+            "soft_classwise_ece",
+            "Class-wise ECE",
+            SOFT,
+            "lower",
+            "%",
+            "the same with the share of raters who gave the class",
+            per_class=True,
         ),
         Measure(
             "volume_bias",

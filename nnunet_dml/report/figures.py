@@ -232,6 +232,8 @@ def _bland_altman(
     reach = max(reach, 1.1 * (abs(bias) + spread))
     for value in (bias, bias + spread, bias - spread) if spread else (bias,):
         axes.axhline(value, color=INK, linewidth=1.1, linestyle="-" if value == bias else "--")
+        if value != bias and spread < 0.12 * reach:
+            continue  # its number would stand on that of the mean
         text = f"{value:+.3g}".replace("-", "−")
         axes.text(1.02, value, text, transform=axes.get_yaxis_transform(), va="center", fontsize=8)
     axes.set(xlim=(0, top), ylim=(-reach, reach))

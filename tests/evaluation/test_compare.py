@@ -164,6 +164,13 @@ def test_evaluations_of_other_kinds_are_refused(tmp_path, change, message):
     assert message in str(error.value)
 
 
+def test_an_option_that_only_adds_figures_may_differ(tmp_path):
+    options = {"bins": 10, "thresholds": [0.5]}
+    folders = [write_evaluation(tmp_path / "a", options=options)]
+    folders.append(write_evaluation(tmp_path / "b", options={**options, "surfaces": True}))
+    assert len(read_evaluations(folders)) == 2
+
+
 def test_another_reference_is_seen_by_its_volume(tmp_path):
     write_evaluation(tmp_path / "a")
     write_evaluation(tmp_path / "b", seed=1)
