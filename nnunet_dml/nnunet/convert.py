@@ -95,7 +95,7 @@ def convert(
         expected = f"{count} names, one per channel of the images"
         problems.append(problem("--channel-names", expected=expected, found=", ".join(names)))
     if problems:
-        raise InputError(*problems)
+        raise InputError(*dict.fromkeys(problems))  # cases may share a file
     if not cases:
         expected = "at least one case with an image and masks"
         raise InputError(problem(src, expected=expected, found="none"), *left_out)
@@ -135,12 +135,12 @@ def _without_bad(found: Found, facts: Sequence[Facts]) -> tuple[list[Case], list
         raters = {rater: mask for rater, mask in case.raters.items() if rater not in it.masks}
         if not it.problems and raters:
             cases.append(replace(case, raters=raters))
-            kept.append(it)
+            kept.append(replace(it, values={rater: it.values[rater] for rater in raters}))
         else:
             lines.append(
                 f"case {case.name}, as {'its image is' if it.problems else 'all its masks are'} bad."
             )
-    return cases, kept, lines
+    return cases, kept, list(dict.fromkeys(lines))
 
 
 def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int) -> None:
@@ -152,5 +152,5 @@ def _write(result: Conversion, src: Path, *, overwrite: bool, processes: int) ->
         target = Target(folder, result.ending, numbers, ignore_label, not result.found.single)
         work = partial(write_case, reading=result.reading, target=target)
         result.tied_voxels = each(work, result.cases, processes=processes, title="Writing")
-        text = json.dumps(result.dataset_json(src), indent=2, ensure_ascii=False)
-        (folder / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        text = json.dumps(result.dataset_json(src), indent=2)  # ASCII: nnU-Net reads it in the locale
+        (folder / "dataset.json").write_text(text + "\n", encoding="ascii")

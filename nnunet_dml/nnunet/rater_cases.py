@@ -86,9 +86,11 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
             mask = load(source)
             if not case.images and facts.grid is None:
                 facts.grid, facts.channels, first = Grid.of(mask), 1, path_of(source)
-            facts.values[rater] = _inspect_mask(facts, source, mask, first, reading)
+            problems = _misfits(facts, source, mask, first, reading)
+            facts.masks |= {rater: problems} if problems else {}
+            facts.values[rater] = _values(mask_of(mask, path_of(source)), path_of(source))
         except InputError as error:
-            facts.masks[rater] = list(error.problems)
+            facts.masks[rater] = [*facts.masks.get(rater, ()), *error.problems]
             continue
         if mask.GetSizeOfPixelComponent() > 1:
             facts.wide += (rater,)
@@ -143,34 +145,13 @@ def _channel_count(image: sitk.Image, channels_last: bool) -> int:
     return image.GetSize()[-1] if split else image.GetNumberOfComponentsPerPixel()
 
 
-def _inspect_mask(
+def _misfits(
     facts: Facts, source: Source, mask: sitk.Image, image: Path | None, reading: Reading
-) -> tuple[int, ...]:
-    """Compare the headers of a mask's files with the image's, and return its values.
-
-    Raises:
-        InputError: With everything that is wrong with it.
-    """
-    path, problems = path_of(source), list[str]()
-    if facts.grid is not None and image is not None:
-        problems += _misfits(facts, source, mask, image, reading)
-    try:
-        array = mask_of(mask, path)
-    except InputError as error:
-        raise InputError(*problems, *error.problems) from None
-    if (low := array.min()) < 0:
-        todo = "Renumber the labels; 0 is the background."
-        problems.append(problem(path, expected="labels of at least 0", found=f"{low:.0f}", todo=todo))
-    if problems:
-        raise InputError(*problems)
-    return _values(array)
-
-
-def _misfits(facts: Facts, source: Source, mask: sitk.Image, image: Path, reading: Reading) -> list[str]:
+) -> list[str]:
     """One line for each way in which a mask lies elsewhere than the image; repaired headers are noted."""
-    assert facts.grid is not None
-    parts = parts_of(source)
-    rows = []
+    if facts.grid is None or image is None:
+        return []
+    parts, rows = parts_of(source), list[str]()
     for part in parts or (path_of(source),):
         grid = Grid.of(mask if len(parts) < 2 else read(part))
         last = len(facts.grid.size) == len(grid.size) + 1
@@ -186,8 +167,15 @@ def _misfits(facts: Facts, source: Source, mask: sitk.Image, image: Path, readin
     return rows
 
 
-def _values(array: np.ndarray) -> tuple[int, ...]:
-    """The values in an array of whole numbers, sorted; without sorting the voxels where they are small."""
+def _values(array: np.ndarray, path: Path) -> tuple[int, ...]:
+    """The values in a mask, sorted; without sorting the voxels where they are small.
+
+    Raises:
+        InputError: Some are negative.
+    """
+    if (low := array.min()) < 0:
+        todo = "Renumber the labels; 0 is the background."
+        raise InputError(problem(path, expected="labels of at least 0", found=f"{low:.0f}", todo=todo))
     if array.max() < 1 << 16:
         return tuple(np.flatnonzero(np.bincount(array.astype(np.uint16).ravel())).tolist())
     return tuple(int(value) for value in np.unique(array))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ _NEAR = 0.01  # mm by which a slice's height in the file may differ from the one
 
 
 def series_below(folder: Path) -> dict[str, Path]:
-    """The DICOM series in the folders below one: UID → folder. One series per folder, as TCIA stores them.
+    """The DICOM series of images in the folders below one: UID → folder. One series per folder, as TCIA stores them.
 
-    Raises:
-        InputError: A folder's first file is no DICOM.
+    Files that are no DICOM images, such as structured reports, are passed over.
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*.dcm")):
-        if path.parent not in found.values() and not path.name.startswith("."):
+        if path.parent in found.values() or path.name.startswith("."):
+            continue
+        with suppress(InputError):
             found[_header(path)[_SERIES]] = path.parent
     return found
 

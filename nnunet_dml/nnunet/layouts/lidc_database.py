@@ -49,7 +49,6 @@ class Scan:
 
     number: int
     patient: str
-    study: str
     series: str
     spacing: float
     """Within a slice, in mm."""
@@ -100,11 +99,13 @@ def _read(connection: sqlite3.Connection, patients: Collection[str] | None) -> l
     zs: dict[int, set[float]] = {}
     for scan, z in connection.execute("SELECT scan_id, val FROM zvals"):
         zs.setdefault(scan, set()).add(float(z))
-    columns = "id, patient_id, study_instance_uid, series_instance_uid, pixel_spacing, slice_thickness"
+    columns = "id, patient_id, series_instance_uid, pixel_spacing, slice_thickness"
     scans = {
-        row[0]: Scan(*row, zs=tuple(sorted(zs.get(row[0], ()))))
-        for row in connection.execute(f"SELECT {columns} FROM scans ORDER BY id")
-        if patients is None or row[1] in patients
+        number: Scan(number, patient, series, spacing, thickness, tuple(sorted(zs.get(number, ()))))
+        for number, patient, series, spacing, thickness in connection.execute(
+            f"SELECT {columns} FROM scans ORDER BY id"
+        )
+        if patients is None or patient in patients
     }
     owners = dict(connection.execute("SELECT id, scan_id FROM annotations ORDER BY id"))
     outlines: dict[int, list[Outline]] = {}

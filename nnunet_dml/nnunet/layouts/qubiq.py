@@ -46,7 +46,7 @@ def find(src: Path, task: int | None, subset: str | None) -> Found:
     found.label = f"task{task:02d}"
     pattern = f"task{task:02d}_segNN.*"
     unmarked = []
-    for name, path in _names(src, folders):
+    for name, path in _names(src, folders, found):
         folder = folders[path]
         if not folder.masks and _part(src, path).lower().startswith("test"):
             unmarked.append(name)
@@ -118,10 +118,19 @@ def _chosen_task(src: Path, folders: dict[Path, _Folder], task: int | None) -> i
     return task
 
 
-def _names(src: Path, folders: dict[Path, _Folder]) -> list[tuple[str, Path]]:
-    """Cases by name: that of the folder, with its part (or the whole way) before it where several share it."""
-    made = {path: path.name for path in folders}
-    for longer in (lambda it: f"{_part(src, it)}_{it.name}", lambda it: "_".join(it.relative_to(src).parts)):
-        count = Counter(made.values())
-        made |= {path: longer(path).lstrip("_") for path, name in made.items() if count[name] > 1}
-    return sorted((name, path) for path, name in made.items())
+def _names(src: Path, folders: dict[Path, _Folder], found: Found) -> list[tuple[str, Path]]:
+    """Cases by name: that of the folder, with its part before it where several parts share it.
+
+    The same case in the same part twice, as in two editions of the archive, is a problem.
+    """
+    count = Counter(path.name for path in folders)
+    named: dict[str, list[Path]] = defaultdict(list)
+    for path in folders:
+        name = f"{_part(src, path)}_{path.name}".lstrip("_") if count[path.name] > 1 else path.name
+        named[name].append(path)
+    for name, paths in named.items():
+        if len(paths) > 1:
+            there = " and ".join(path.relative_to(src).as_posix() for path in paths)
+            todo = "Are there two editions of the archive? Convert one of them."
+            found.problems.append(problem(src, expected=f"one folder of {name}", found=there, todo=todo))
+    return sorted((name, path) for name, paths in named.items() for path in paths)

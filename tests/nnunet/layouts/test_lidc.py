@@ -1,3 +1,4 @@
+import locale
 import shutil
 import sqlite3
 from functools import partial
@@ -65,6 +66,7 @@ def database(tmp_path):
 def write_series(folder, values, *, uid="1.2.3", zs=ZS, first=1):
     """A CT as DICOM slices, in an order of names that is not that of their heights."""
     folder.mkdir(parents=True, exist_ok=True)
+    before = locale.setlocale(locale.LC_ALL)
     writer = sitk.ImageFileWriter()
     writer.KeepOriginalImageUIDOn()
     for i, (z, value) in enumerate(zip(zs, values, strict=True), start=first):
@@ -86,12 +88,15 @@ def write_series(folder, values, *, uid="1.2.3", zs=ZS, first=1):
             image.SetMetaData(tag, text)
         writer.SetFileName(str(folder / f"{(i * 7) % 10}-{i:03d}.dcm"))
         writer.Execute(image)
+    locale.setlocale(locale.LC_ALL, before)  # which GDCM changed in writing
 
 
 @pytest.fixture
 def dicom(src):
-    """As TCIA gives it: folders of dates and descriptions; beside the CT a radiograph."""
+    """As TCIA gives it: folders of dates and descriptions; beside the CT a radiograph and a report."""
     study = src / "LIDC-IDRI/LIDC-IDRI-0001/01-01-2000-NA-NA-30178"
+    (study / "report").mkdir(parents=True)
+    (study / "report/1-1.dcm").write_bytes(b"no image")
     write_series(study / "3000566.000000-NA-03192", (-900, -50, 40, 1200))
     write_series(study / "3000923.000000-NA-62357", (5,), uid="1.2.9", zs=(0.0,))
     return study / "3000566.000000-NA-03192"
@@ -123,7 +128,7 @@ def test_the_distance_is_lowered_until_four_are_left():
         Annotation(i, (Outline(0.0, True, np.array(shifted(SQUARE, 0 if i < 3 else 10, 0))),))
         for i in range(6)
     ]
-    scan = Scan(1, "p", "", "", 0.5, 3.0, (0.0,), annotations)
+    scan = Scan(1, "p", "", 0.5, 3.0, (0.0,), annotations)
     assert [[it.number for it in group] for group in nodules(scan)] == [[0, 1, 2], [3, 4, 5]]
 
 
@@ -196,7 +201,7 @@ def test_slices_at_one_height_and_a_missing_one(raw, dicom, database, converted,
 
 
 def test_a_damaged_slice(dicom, database, refused):
-    (dicom / "1-003.dcm").write_bytes(b"not DICOM")
+    (dicom / "1-003.dcm").write_bytes(b"not DICOM")  # not the first one by name
     (line,) = refused(partial(lidc.find, database=database))
     assert line.startswith(f"{dicom / '1-003.dcm'}: expected a DICOM slice, found something else.")
 

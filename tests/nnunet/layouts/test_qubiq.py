@@ -101,6 +101,15 @@ def test_the_same_name_in_both_parts(src, converted):
     assert sorted(content["nnunet_dml"]["cases"]) == ["Training_case01", "Validation_case01", "case02"]
 
 
+def test_two_editions_are_not_pooled(src, refused):
+    for name in ("training_data_v2", "training_data_v3_QC"):
+        case(src / name / "kidney/Training/case01", raters=2)
+    assert refused() == [
+        f"{src}: expected one folder of Training_case01, found training_data_v2/kidney/Training/case01 and "
+        "training_data_v3_QC/kidney/Training/case01. Are there two editions of the archive? Convert one of them."
+    ]
+
+
 def test_a_test_part_without_masks_is_left_out(src, converted):
     case(src / "Training/case01", raters=2)
     save(src / "Test/case02/image.nii.gz", np.zeros((6, 5), np.float32))
@@ -121,3 +130,10 @@ def test_a_three_dimensional_image_is_no_stack_of_channels(src, refused):
     case(src / "case01", raters=2, channels=4)
     save(src / "case01/task01_seg01.nii.gz", np.zeros((7, 5), np.uint8))
     assert all("expected size (5, 6, 4)" in line for line in refused())
+
+
+def test_the_values_of_a_mask_that_is_left_out_do_not_count(src, converted):
+    case(src / "case01", raters=2)
+    save(src / "case01/task01_seg03.nii.gz", np.full((7, 5), 9, np.uint8))
+    _, content, _ = converted(leave_out_bad=True)
+    assert content["labels"] == {"background": 0, "task01": 1}
