@@ -104,7 +104,10 @@ class Conversion:
             masks = {rater: record_of(source, src) for rater, source in sorted(case.raters.items())}
             source: dict[str, Any] = {"images": [record_of(image, src) for image in case.images]}
             source |= {"labels": next(iter(masks.values()))} if self.found.single else {"raters": masks}
-            entry: dict[str, Any] = {"raters": [] if self.found.single else sorted(case.raters), "source": source}
+            entry: dict[str, Any] = {
+                "raters": [] if self.found.single else sorted(case.raters),
+                "source": source,
+            }
             entry |= {} if self.found.single else {"tied_voxels": tied}
             if facts.repaired:
                 entry["repaired_headers"] = {
