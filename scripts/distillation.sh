@@ -63,6 +63,7 @@ hippocampus() { # MR in 3D
 }
 
 ssl() { # the same slices with labels of 5 training patients (a tenth), the others' images without
+  local arms=("nnUNetTrainerDML few" "nnUNetTrainerDML_BLS few" "nnUNetTrainerDML_SSL few" "nnUNetTrainerDML_SSL later") arm
   for fold in 0 1 2; do
     local id=$((21 + fold)) name="Dataset02$((1 + fold))_LiverFew$fold"
     local made="$nnUNet_preprocessed/$name"
@@ -72,19 +73,24 @@ ssl() { # the same slices with labels of 5 training patients (a tenth), the othe
     once "$made/half_2d" nnUNetv2_preprocess -d $id -c 2d -plans_name half -np 2
     nnunet-dml configure -d $id -p half -o few --scale-features 0.25 --batch-size 8 --overwrite --set \
       training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
+    nnunet-dml configure -d $id -p few -o later --overwrite --set unlabelled.start_epoch=15
     nnunet-dml preprocess -d $id -p few -c 2d
-    for trainer in nnUNetTrainerDML nnUNetTrainerDML_BLS nnUNetTrainerDML_SSL; do
-      train "$name" 2d 0 $trainer few
-      nnunet-dml evaluate -d $id --model "$nnUNet_results/$name/${trainer}__few__2d" -o "$work/ssl/${trainer}_$fold"
+    for arm in "${arms[@]}"; do
+      read -r trainer plans <<<"$arm"
+      train "$name" 2d 0 "$trainer" "$plans"
+      nnunet-dml evaluate -d $id --model "$nnUNet_results/$name/${trainer}__${plans}__2d" -o "$work/ssl/${trainer}_${plans}_$fold"
     done
   done
-  for trainer in nnUNetTrainerDML nnUNetTrainerDML_BLS nnUNetTrainerDML_SSL; do # the three data sets as three folds
-    mkdir -p "$work/ssl/$trainer"
+  local folders=()
+  for arm in "${arms[@]}"; do # the three data sets as three folds
+    arm="$work/ssl/${arm/ /_}"
+    mkdir -p "$arm"
     for fold in 0 1 2; do
-      sed -e "1{/^case,/{$([ $fold = 0 ] || echo d)}}" -e "s/^\([^,]*\),0,/\1,$fold,/" "$work/ssl/${trainer}_$fold/cases.csv"
-    done >"$work/ssl/$trainer/cases.csv"
+      sed -e "1{/^case,/{$([ $fold = 0 ] || echo d)}}" -e "s/^\([^,]*\),0,/\1,$fold,/" "${arm}_$fold/cases.csv"
+    done >"$arm/cases.csv"
+    folders+=("$arm")
   done
-  python "$here/fold_table.py" "$work"/ssl/nnUNetTrainerDML "$work"/ssl/nnUNetTrainerDML_{BLS,SSL}
+  python "$here/fold_table.py" "${folders[@]}"
 }
 
 for part in "${@:-liver hippocampus ssl}"; do for it in $part; do "$it"; done; done

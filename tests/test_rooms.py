@@ -18,7 +18,8 @@ RANKS = [
     {"_files", "_folders", "_images", "_parallel"},
     {"losses", "labels", "calibration", "metrics"},
     {"nnunet", "evaluation"},
-    {"report", "benchmark", "plugin"},
+    {"report", "plugin"},
+    {"benchmark"},
     {"cli"},
 ]
 UPSTREAM = {"nnunetv2", "batchgenerators", "batchgeneratorsv2"}

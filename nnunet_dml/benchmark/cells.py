@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shlex
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder
-from nnunet_dml.benchmark.grid import Cell
+from nnunet_dml.benchmark.grid import Cell, file_name
 
 State = Literal["done", "failed", "busy", "open"]
-_TAIL = 5  # lines of a log that are shown
+_RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Place:
             (folder / part).mkdir(parents=True, exist_ok=True)
         return cls(folder, device)
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[int | None]:
         """A lock between processes, which the system frees when its holders die. Its file stays.
 
@@ -50,7 +53,7 @@ class Place:
             The file that holds it, for child processes that shall hold it, too; None where another process has it and
             `wait` is false.
         """
-        with (self.folder / "locks" / f"{_file_name(name)}.lock").open("a", encoding="ascii") as file:
+        with (self.folder / "locks" / f"{file_name(name)}.lock").open("a", encoding="ascii") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
@@ -60,11 +63,11 @@ class Place:
 
     def log(self, name: str) -> Path:
         """What a command printed."""
-        return self.folder / "logs" / f"{_file_name(name)}.txt"
+        return self.folder / "logs" / f"{file_name(name)}.txt"
 
     def failure(self, name: str) -> Path:
         """The note of a cell that failed."""
-        return self.folder / "failed" / f"{_file_name(name)}.json"
+        return self.folder / "failed" / f"{file_name(name)}.json"
 
 
 def model_folder(cell: Cell) -> Path:
@@ -95,77 +98,99 @@ def run_cell(cell: Cell, place: Place, environment: Mapping[str, str] | None = N
     Returns:
         `done`, `failed` (noted in `place`, with the log's name), or `busy`.
     """
+    try:
+        return _run(cell, place, environment)
+    except OSError as error:  # a full disk: the other cells may fare better
+        note_failure(cell, place, f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+        return "failed"
+
+
+def _run(cell: Cell, place: Place, environment: Mapping[str, str] | None) -> State:
     with place.lock(cell.name, wait=False) as held:
         if held is None:
             return "busy"
         place.failure(cell.name).unlink(missing_ok=True)
         if is_done(cell):
             return "done"
-        log = place.log(cell.name)
         if cell.teacher is not None:
             with place.lock(cell.teacher.name):  # another runner may still be training it
                 pass
             if not is_done(cell.teacher):
-                log.write_text(f"its teacher is not trained: {cell.teacher.name}\n", encoding="utf-8")
-                _note_failure(cell, place, [], 1, log)
+                note_failure(cell, place, f"its teacher is not trained: {cell.teacher.name}")
                 return "failed"
+        log = place.log(cell.name)
         with place.lock(f"{cell.dataset.folder_name} {cell.plans}"):  # folds of a model share their plans
-            commands = [] if _has_plans(cell, place) else [cell.configure]
+            commands = [] if _plans_are_written(cell, place) else [cell.configure]
             code = call(commands, log, environment)
             if commands and code == 0:
                 with atomic_file(_plans_note(cell, place)) as file:
-                    file.write_text(shlex.join(cell.configure), encoding="utf-8")
+                    file.write_text(_identity(cell), encoding="utf-8")
         command = cell.train(place.device)
         code = code or call([command], log, environment, held=held)
         if code == 0 and is_done(cell):
             return "done"
-        _note_failure(cell, place, [*commands, command], code, log)
+        lines = [it for it in log.read_text(encoding="utf-8", errors="replace").splitlines() if it.strip()]
+        note_failure(cell, place, f"status {code}, {lines[-1][:300] if lines else ''}", [*commands, command])
         return "failed"
+
+
+def note_failure(cell: Cell, place: Place, reason: str, commands: Sequence[Sequence[str]] = ()) -> None:
+    """Note that a cell failed, and why."""
+    note = {
+        "reason": reason,
+        "commands": [shlex.join(it) for it in commands],
+        "log": str(place.log(cell.name)),
+    }
+    with contextlib.suppress(OSError), atomic_file(place.failure(cell.name)) as file:  # the disk may be full
+        file.write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
 def failure_of(cell: Cell, place: Place) -> str:
     """A line about a cell that failed."""
     noted = read_json(place.failure(cell.name))
-    return f"{cell.name}: status {noted['status']}, {noted['last']} ({noted['log']})"
+    return f"{cell.name}: {noted['reason']} ({noted['log']})"
 
 
-def check_data(cells: Sequence[Cell]) -> None:
-    """Refuse a grid whose data are not preprocessed.
+def check_options(cells: Sequence[Cell], place: Place) -> None:
+    """Refuse to go on with models that were begun with other options, or with other plans of nnU-Net's.
 
     Raises:
-        InputError: One line per data set, with the commands that are missing.
+        InputError: One line per model.
     """
     problems = []
-    for dataset in {it.dataset.id: it.dataset for it in cells}.values():
-        folder = environment_folder("nnUNet_preprocessed", must_exist=False) / dataset.folder_name
-        plans = folder / f"{dataset.plans}.json"
-        done = plans.is_file()
-        if done:
-            identifier = (
-                read_json(plans)["configurations"].get(dataset.configuration, {}).get("data_identifier")
-            )
-            done = identifier is None or (folder / identifier).is_dir()
-        if not done:
-            todo = (
-                f"Run `nnUNetv2_plan_and_preprocess -d {dataset.id} -c {dataset.configuration}`, or let "
-                "`nnunet-dml benchmark run … --data FOLDER` prepare it from the raw data."
-            )
-            expected = f"preprocessed data of {dataset.folder_name} for {dataset.configuration}"
-            problems.append(problem(folder, expected=expected, found="none", todo=todo))
+    for cell in {it.model: it for it in cells}.values():
+        note = _plans_note(cell, place)
+        begun = any(model_folder(cell).glob("fold_*/checkpoint*.pth"))
+        if begun and note.is_file() and note.read_text(encoding="utf-8") != _identity(cell):
+            todo = "Rename the grid's file, which names its models, or delete this one."
+            expected = f"a model of {shlex.join(cell.configure)}"
+            found = "one begun with other options or plans"
+            problems.append(problem(model_folder(cell), expected=expected, found=found, todo=todo))
     if problems:
         raise InputError(*problems)
 
 
-def _has_plans(cell: Cell, place: Place) -> bool:
+def _plans_are_written(cell: Cell, place: Place) -> bool:
     """Whether the plans of a cell were written by the command that it has now."""
-    root = environment_folder("nnUNet_preprocessed", must_exist=False)
     note = _plans_note(cell, place)
-    written = note.is_file() and note.read_text(encoding="utf-8") == shlex.join(cell.configure)
-    return written and (root / cell.dataset.folder_name / f"{cell.plans}.json").is_file()
+    written = note.is_file() and note.read_text(encoding="utf-8") == _identity(cell)
+    return written and _plans_file(cell, cell.plans).is_file()
+
+
+def _identity(cell: Cell) -> str:
+    """What its plans depend on: the command that writes them and the plans that it starts from."""
+    source = _plans_file(cell, cell.dataset.plans)
+    digest = hashlib.blake2b(source.read_bytes(), digest_size=8).hexdigest() if source.is_file() else ""
+    return f"{shlex.join(cell.configure)}\n{digest}\n"
+
+
+def _plans_file(cell: Cell, name: str) -> Path:
+    root = environment_folder("nnUNet_preprocessed", must_exist=False)
+    return root / cell.dataset.folder_name / f"{name}.json"
 
 
 def _plans_note(cell: Cell, place: Place) -> Path:
-    return place.folder / "plans" / f"{_file_name(f'{cell.dataset.folder_name} {cell.plans}')}.txt"
+    return place.folder / "plans" / f"{file_name(f'{cell.dataset.folder_name} {cell.plans}')}.txt"
 
 
 def call(
@@ -191,33 +216,42 @@ def call(
             stream.write(f"$ {shlex.join(command)}\n")
             stream.flush()
             try:
-                done = subprocess.run(
-                    command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                    env={**os.environ, **(environment or {})}, pass_fds=() if held is None else (held,), check=False,
-                )  # fmt: skip
-            except OSError as error:
+                status = _child(command, stream, {**os.environ, **(environment or {}), "PATH": _path()}, held)
+            except FileNotFoundError as error:
                 stream.write(f"{error}\n")
                 return 127
-            if done.returncode:
-                return done.returncode
+            if status:
+                return status
     return 0
 
 
-def _note_failure(
-    cell: Cell, place: Place, commands: Sequence[Sequence[str]], status: int, log: Path
-) -> None:
-    lines = [it for it in log.read_text(encoding="utf-8", errors="replace").splitlines() if it.strip()]
-    note = {
-        "cell": cell.name,
-        "commands": [shlex.join(it) for it in commands],
-        "status": status,
-        "last": lines[-1][:300] if lines else "",
-        "tail": lines[-_TAIL:],
-        "log": str(log),
-    }
-    with atomic_file(place.failure(cell.name)) as file:
-        file.write_text(json.dumps(note, indent=1), encoding="utf-8")
+def interrupt() -> None:
+    """End all commands that run, as Ctrl-C in their terminal would."""
+    for child in list(_RUNNING):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGINT)
 
 
-def _file_name(name: str) -> str:
-    return "".join(it if it.isalnum() or it in "-_." else "_" for it in name)
+def _child(command: Sequence[str], stream: IO[str], environment: Mapping[str, str], held: int | None) -> int:
+    """Run a command in a process group of its own, of which nothing is left when it ends."""
+    child = subprocess.Popen(
+        command,
+        stdout=stream,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+        pass_fds=() if held is None else (held,),
+        start_new_session=True,
+    )
+    _RUNNING.add(child)
+    try:
+        return child.wait()
+    finally:
+        _RUNNING.discard(child)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)  # workers of a killed training would hold the lock for ever
+
+
+def _path() -> str:
+    """With the commands of this Python's environment at the end: it need not be activated."""
+    return f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"

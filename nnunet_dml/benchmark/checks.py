@@ -1,35 +1,75 @@
-"""Whether the trainers and options of a grid exist, before anything is trained."""
+"""Whether the trainers, options, networks and figures of a grid exist, before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnunet_dml._checks import InputError
-from nnunet_dml.benchmark.grid import Cell
+from nnunet_dml._checks import InputError, problem
+from nnunet_dml.benchmark.grid import ALL, Cell, Grid, paper_keys
+from nnunet_dml.benchmark.tables import POOLED
+from nnunet_dml.evaluation.measures import MEASURES
 from nnunet_dml.nnunet.doctor import find_trainer
-from nnunet_dml.nnunet.options import parse_assignments
+from nnunet_dml.nnunet.options import KEY, parse_assignments
+from nnunet_dml.nnunet.plan_changes import Changes
+from nnunet_dml.nnunet.segmentation_models import arguments_of
+from nnunet_dml.nnunet.trainers.configured import nnUNetTrainerConfigured
 
 
-def check(cells: Sequence[Cell], *, where: str) -> None:
-    """Refuse unknown trainers, options and label sources.
+def check(grid: Grid, cells: Sequence[Cell], *, where: str) -> None:
+    """Refuse unknown trainers, options, label sources, networks and figures.
 
     Args:
-        cells: All of a grid.
+        grid: What was read.
+        cells: All of it.
         where: Its file, for the message.
 
     Raises:
         InputError: One line per problem.
     """
-    problems = []
-    for name in dict.fromkeys(it.trainer for it in cells):
+    problems = _figures(grid, cells)
+    for network in grid.networks.values():
         try:
-            find_trainer(name)
+            Changes(**network.model_dump()).check(None)
+            if network.network is not None:
+                arguments_of(network.network)
         except InputError as error:
-            problems += [f"{where}: {line}" for line in error.problems]
-    for words in dict.fromkeys(tuple(it.assignments) for it in cells):
+            problems += error.problems
+    for trainer, words in dict.fromkeys((it.trainer, tuple(it.assignments)) for it in cells):
         try:
-            parse_assignments(words)
+            _trainer(trainer, words)
         except InputError as error:
-            problems += [f"{where}: {line}" for line in error.problems]
+            problems += error.problems
     if problems:
-        raise InputError(*dict.fromkeys(problems))
+        raise InputError(*(f"{where}: {it}" for it in dict.fromkeys(problems)))
+
+
+def _trainer(name: str, words: Sequence[str]) -> None:
+    """Refuse a trainer that does not exist, or that does not read its options."""
+    trainer = find_trainer(name)
+    options = parse_assignments(words)
+    if not issubclass(trainer, nnUNetTrainerConfigured):
+        expected = "a trainer that reads options and seeds"
+        todo = "nnUNetTrainerConfigured is nnU-Net's own that does."
+        raise InputError(problem("methods", expected=expected, found=name, todo=todo))
+    trainer._read_options({"plans_name": f"of {name}", KEY: options})
+
+
+def _figures(grid: Grid, cells: Sequence[Cell]) -> list[str]:
+    """What is wrong with the table."""
+    valid, problems = [*MEASURES, *POOLED], []
+    if unknown := [it for it in grid.table.metrics if it not in valid]:
+        expected = f"some of {', '.join(valid)}"
+        problems.append(problem("table.metrics", expected=expected, found=", ".join(unknown)))
+    for dataset, rows in grid.table.paper.items():
+        own = [it for it in cells if dataset in (it.dataset_name, ALL)]
+        known = [key for it in own for key in paper_keys(it)]
+        for row, values in rows.items():
+            if row not in known:
+                expected = (
+                    f"a row, a label source or a method of the grid ({', '.join(dict.fromkeys(known))})"
+                )
+                problems.append(problem(f"table.paper.{dataset}", expected=expected, found=row))
+            if wrong := [it for it in values if it not in valid]:
+                where = f"table.paper.{dataset}.{row}"
+                problems.append(problem(where, expected="figures as in metrics", found=", ".join(wrong)))
+    return problems

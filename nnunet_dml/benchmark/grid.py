@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from nnunet_dml._checks import InputError, problem
 
 READY_MADE = Path(__file__).parent / "grids"
-_REPLACED = ("datasets", "networks")
+_REPLACED = ("datasets", "networks", "methods")
+ALL = "all"
+"""Stands for the mean over the data sets."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # part of a folder's name
 
 
@@ -87,7 +89,7 @@ class Table(_Part):
 
     metrics: list[str] = ["dice", "bdice", "ece_pooled"]
     paper: dict[str, dict[str, dict[str, float]]] = {}
-    """Data set: row: metric: per cent."""
+    """Data set, or `all` for the mean over them: row, or its label source or method: metric: per cent."""
     source: str = ""
     """Where the paper's figures stand."""
 
@@ -97,9 +99,9 @@ class Grid(_Part):
 
     title: str
     datasets: dict[str, Dataset] = Field(min_length=1)
-    labels: dict[str, dict[str, Any]] = {"": {}}
+    labels: dict[str, dict[str, Any]] = Field({"": {}}, min_length=1)
     methods: dict[str, Method] = Field(min_length=1)
-    networks: dict[str, Network] = {"": Network()}
+    networks: dict[str, Network] = Field({"": Network()}, min_length=1)
     folds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
     seeds: list[int] = Field([1234], min_length=1)
     options: dict[str, Any] = {}
@@ -139,6 +141,8 @@ class Grid(_Part):
                     f"methods.{name}.teacher_network: expected one of {', '.join(self.networks)}, "
                     f"found {method.teacher_network}"
                 )
+        if unknown := sorted(set(self.table.paper) - set(self.datasets) - {ALL}):
+            raise ValueError(f"table.paper: expected data sets of the grid, found {', '.join(unknown)}")
         for numbers in (self.folds, self.seeds):
             if len(set(numbers)) != len(numbers) or min(numbers) < 0:
                 raise ValueError(f"expected folds and seeds from 0 on, each once, found {numbers}")
@@ -150,6 +154,8 @@ class Cell:
     """One training: a fold of a model."""
 
     grid: str
+    dataset_name: str
+    """What the grid calls the data set."""
     dataset: Dataset
     labels: str
     method: str
@@ -176,7 +182,7 @@ class Cell:
     @property
     def name(self) -> str:
         """What is printed: data set, what distinguishes the row, seed and fold."""
-        return f"{self.dataset.folder_name} {self.row} seed {self.seed} fold {self.fold}"
+        return f"{self.dataset_name} {self.row} seed {self.seed} fold {self.fold}"
 
     @property
     def row(self) -> str:
@@ -187,7 +193,7 @@ class Cell:
     def assignments(self) -> list[str]:
         """Its options as `--set` takes them."""
         return [
-            *(f"{name}={_text(value)}" for name, value in self.options.items()),
+            *(f"{name}={_text(name, value)}" for name, value in self.options.items()),
             f"training.seed={self.seed}",
         ]
 
@@ -196,6 +202,8 @@ class Cell:
         """The command that writes its plans."""
         words = ["nnunet-dml", "configure", "-d", str(self.dataset.id), "-p", self.dataset.plans]
         words += ["-o", self.plans, *self.network_arguments, "--overwrite"]
+        if self.network_arguments:
+            words += ["-c", self.dataset.configuration]
         if self.teacher is not None:
             words += ["--teacher", self.teacher.model.split("/")[1]]
         return [*words, "--set", *self.assignments]
@@ -207,8 +215,10 @@ class Cell:
         return words if device is None else [*words, "-device", device]
 
 
-def _text(value: Any) -> str:
+def _text(name: str, value: Any) -> str:
     """A value as `--set` reads it."""
+    if value is False and name == "labels.smoothing":
+        return "off"  # which YAML takes for false
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -275,7 +285,7 @@ def cells(name: str, grid: Grid) -> list[Cell]:
             options = {**grid.options, **grid.labels[labels], **it.options}
             arguments = tuple(grid.networks[network].arguments)
             made[key] = Cell(
-                name, grid.datasets[dataset], labels, method, network, seed, fold,
+                name, dataset, grid.datasets[dataset], labels, method, network, seed, fold,
                 it.trainer, options, arguments, teacher,
             )  # fmt: skip
         return made[key]
@@ -285,7 +295,38 @@ def cells(name: str, grid: Grid) -> list[Cell]:
         method, network = key[2], key[3]
         if network in (grid.methods[method].networks or grid.networks):
             cell(*key)
+    _check_names(made.values())
     return sorted(made.values(), key=lambda it: it.teacher is not None)
+
+
+def _check_names(made: Iterable[Cell]) -> None:
+    """Refuse cells that would be written to one place: names that join to the same, data sets of one id."""
+    trainings: dict[tuple[str, int], Cell] = {}
+    plans: dict[tuple[int, str], list[str]] = {}
+    problems = []
+    for cell in made:
+        other = trainings.setdefault((file_name(cell.model), cell.fold), cell)
+        if other is not cell:
+            expected, todo = "a folder of its own for every training", "Rename one of them."
+            found = f"{cell.model} for {other.name} and for {cell.name}"
+            problems.append(problem(cell.grid, expected=expected, found=found, todo=todo))
+        if plans.setdefault((cell.dataset.id, cell.plans), cell.configure) != cell.configure:
+            expected = f"one configuration and one plans file of {cell.dataset.folder_name} in a grid"
+            todo = "Make a grid of each."
+            problems.append(problem(cell.grid, expected=expected, found=f"two for {cell.plans}", todo=todo))
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+
+
+def paper_keys(cell: Cell) -> list[str]:
+    """What a row may be called among the paper's figures, the most exact name first."""
+    without_network = ", ".join(it for it in (cell.labels, cell.method) if it)
+    return [it for it in dict.fromkeys([cell.row, without_network, cell.labels, cell.method]) if it]
+
+
+def file_name(name: str) -> str:
+    """A name without what a file's name may not have."""
+    return "".join(it if it.isalnum() or it in "-_." else "_" for it in name)
 
 
 def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
@@ -303,15 +344,33 @@ def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
             continue
         both = isinstance(value, dict) and isinstance(content.get(key), dict) and key not in _REPLACED
         merged[key] = {**content[key], **value} if both else value
+    table, datasets = merged.get("table"), merged.get("datasets")
+    if isinstance(table, dict) and isinstance(table.get("paper"), dict) and isinstance(datasets, dict):
+        kept = {*datasets, *([ALL] if len(datasets) > 1 else [])}
+        merged["table"] = {
+            **table,
+            "paper": {name: it for name, it in table["paper"].items() if name in kept},
+        }
     return merged
 
 
 def _line(detail: Any, path: Path) -> str:
     where = f"{path}: {'.'.join(str(it) for it in detail['loc'])}".rstrip(": ")
     if detail["type"] == "extra_forbidden":
-        return f"{where}: unknown key. Valid ones: see docs, or the grids {', '.join(ready_made())}."
+        return f"{where}: unknown key. Valid ones: {', '.join(_keys(detail['loc'][:-1]))}."
     if detail["type"] == "missing":
         return f"{where}: expected a value, found none."
     if detail["type"] == "value_error":
         return f"{where}: {detail['ctx']['error']}."
     return f"{where}: {detail['msg']}, found {detail['input']!r}."
+
+
+def _keys(place: Sequence[int | str]) -> list[str]:
+    """The keys that are valid at a place of a grid."""
+    parts: dict[str, type[BaseModel]] = {
+        "datasets": Dataset,
+        "methods": Method,
+        "networks": Network,
+        "table": Table,
+    }
+    return list(parts[str(place[0])].model_fields if place else Grid.model_fields)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
-from nnunet_dml._checks import InputError, problem
+from tqdm import tqdm
+
+from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml.benchmark.cells import Place, call, is_done, model_folder
-from nnunet_dml.benchmark.grid import Cell, Grid
+from nnunet_dml.benchmark.grid import Cell
 from nnunet_dml.evaluation.folder import Evaluation, read_evaluation
 
 Found = dict[tuple[str, str], list[Evaluation]]
 
 
-def evaluations(name: str, grid: Grid, cells: Sequence[Cell], *, processes: int) -> tuple[Found, list[str]]:
+def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Found, list[str]]:
     """Evaluate the folds that are trained.
 
     Args:
         name: Of the grid.
-        grid: For the names of its data sets.
         cells: All of it.
         processes: Cases measured at once.
 
@@ -30,40 +33,49 @@ def evaluations(name: str, grid: Grid, cells: Sequence[Cell], *, processes: int)
         InputError: An evaluation failed, or nothing is trained yet.
     """
     place = Place.of(name)
-    names = {dataset.id: short for short, dataset in grid.datasets.items()}
     models: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         models[cell.model].append(cell)
     found: Found = defaultdict(list)
-    missing = []
-    for model, folds in models.items():
-        trained = [it for it in folds if is_done(it)]
-        missing += [it.name for it in folds if not is_done(it)]
-        if not trained:
-            continue
+    notes: list[str] = []
+    trained = {model: done for model, own in models.items() if (done := [it for it in own if is_done(it)])}
+    for model, done in tqdm(trained.items(), desc="Evaluating", unit="model", delay=1):
         folder = place.folder / "evaluations" / model.replace("/", "__")
         command = [
             "nnunet-dml",
             "evaluate",
             "-d",
-            str(folds[0].dataset.id),
+            str(done[0].dataset.id),
             "--model",
-            str(model_folder(folds[0])),
+            str(_view(place, done)),
         ]
         log = place.log(f"evaluate {model}")
         log.unlink(missing_ok=True)
-        if status := call([[*command, "-o", str(folder), "-np", str(processes)]], log, None):
+        if status := call([[*command, "-o", str(folder), "-np", str(processes)]], log):
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            found_text = f"status {status}: {''.join(last)[:200]}"
+            text = f"status {status}: {''.join(last)[:200]}"
             raise InputError(
-                problem(shlex.join(command), expected="it to work", found=found_text, todo=f"See {log}.")
+                problem(shlex.join(command), expected="it to work", found=text, todo=f"See {log}.")
             )
-        found[names[folds[0].dataset.id], folds[0].row].append(read_evaluation(folder, folds[0].row))
+        evaluation = read_evaluation(folder, done[0].row)
+        found[done[0].dataset_name, done[0].row].append(evaluation)
+        notes += [
+            f"{done[0].dataset_name}, {done[0].row}: {it}." for it in evaluation.summary.get("notes", [])
+        ]
     if not found:
         todo = "Run `nnunet-dml benchmark run` first."
         raise InputError(problem(place.folder, expected="trained cells", found="none", todo=todo))
-    notes = []
-    if missing:
-        shown = "; ".join(missing[:5]) + (f" … ({len(missing)} in all)" if len(missing) > 5 else "")
-        notes.append(f"Not trained: {shown}.")
+    if missing := [it.name for it in cells if not is_done(it)]:
+        notes.insert(0, f"Not trained: {some(missing)}.")
     return found, notes
+
+
+def _view(place: Place, done: Sequence[Cell]) -> Path:
+    """A model's folder with the folds that are done, and those of the grid only."""
+    view, model = place.folder / "models" / done[0].model, model_folder(done[0])
+    shutil.rmtree(view, ignore_errors=True)
+    view.mkdir(parents=True)
+    for name in ("plans.json", "dataset.json", *(f"fold_{it.fold}" for it in done)):
+        if (model / name).exists():
+            (view / name).symlink_to((model / name).resolve())
+    return view

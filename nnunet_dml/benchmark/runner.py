@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import queue
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.benchmark.cells import Place, State, is_done, run_cell
+from nnunet_dml.benchmark.cells import Place, State, interrupt, is_done, note_failure, run_cell
 from nnunet_dml.benchmark.grid import Cell
 
 _POLL = 2.0  # seconds between looks at a cluster's jobs
 
-Waves = list[list[Cell]]
 Run = Callable[[list[Cell], Callable[[Cell, State], None]], None]
 
 
@@ -80,11 +81,26 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
             try:
                 for done in as_completed(waiting):
                     note(waiting[done], done.result())
-            except BaseException:  # Ctrl-C: the trainings get it, too
-                pool.shutdown(cancel_futures=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                interrupt()  # the trainings end as with Ctrl-C, and what they saved is gone on with
                 raise
 
     return execute
+
+
+class Job:
+    """`run_cell` as submitit's jobs are: at its time limit a job is submitted again, and goes on."""
+
+    def __call__(self, cell: Cell, place: Place) -> State:
+        """Train."""
+        return run_cell(cell, place)
+
+    def checkpoint(self, cell: Cell, place: Place) -> Any:
+        """What submitit submits then."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self, cell, place)
 
 
 def on_a_cluster(
@@ -98,7 +114,7 @@ def on_a_cluster(
 
     Args:
         place: Of the grid; its folder must be seen by all nodes.
-        cluster: `slurm`, or `local` for processes of submitit's on this machine.
+        cluster: `slurm`, or `local` for processes of submitit's on this machine, all at once.
         jobs: How many at once; None leaves it to the cluster.
         parameters: Of submitit's `update_parameters`, such as `timeout_min` or `slurm_partition`.
 
@@ -110,8 +126,12 @@ def on_a_cluster(
     except ImportError:
         todo = "Install it: pip install 'nnunet-dml[slurm]'."
         raise InputError(
-            problem("--executor", expected="submitit", found="it not installed", todo=todo)
+            problem("--slurm", expected="submitit", found="it not installed", todo=todo)
         ) from None
+    if cluster == "slurm" and "timeout_min" not in (parameters or {}):
+        todo = "Without it submitit ends every job after 5 minutes."
+        expected = "timeout_min=MINUTES, the longest that a training may take"
+        raise InputError(problem("--slurm", expected=expected, found="none", todo=todo))
     try:
         executor = submitit.AutoExecutor(folder=place.folder / "jobs", cluster=cluster)
         asked = {"name": place.folder.name, **(parameters or {})}
@@ -119,24 +139,25 @@ def on_a_cluster(
             asked["slurm_array_parallelism"] = jobs
         executor.update_parameters(**asked)
     except RuntimeError as error:
-        todo = "Run on a machine of the cluster, or with --executor processes."
-        raise InputError(
-            problem("--executor slurm", expected="SLURM (sbatch)", found=str(error), todo=todo)
-        ) from None
+        todo = "Run on a machine of the cluster, or without --slurm."
+        raise InputError(problem("--slurm", expected="SLURM (sbatch)", found=str(error), todo=todo)) from None
     except (NameError, TypeError, AssertionError) as error:
         found = " ".join(str(error).split())[:200]
         raise InputError(problem("--slurm", expected="parameters of submitit", found=found)) from None
 
     def execute(cells: list[Cell], note: Callable[[Cell, State], None]) -> None:
         with executor.batch():
-            submitted = [executor.submit(run_cell, cell, place) for cell in cells]
+            submitted = [executor.submit(Job(), cell, place) for cell in cells]
         waiting = list(zip(submitted, cells, strict=True))
         try:
             while waiting:
                 for job, cell in list(waiting):
                     if job.done():
                         waiting.remove((job, cell))
-                        note(cell, "failed" if job.exception() else job.result())
+                        error = job.exception()
+                        if error is not None:
+                            note_failure(cell, place, f"{_reason(error)} ({job.paths.stderr})")
+                        note(cell, "failed" if error is not None else job.result())
                 time.sleep(_POLL if waiting else 0)
         except BaseException:
             for job, _ in waiting:
@@ -144,6 +165,13 @@ def on_a_cluster(
             raise
 
     return execute
+
+
+def _reason(error: Exception) -> str:
+    """The last line of the traceback that submitit's error quotes between two rules, or the error's beginning."""
+    quoted = re.split(r"-{10,}", str(error))
+    lines = [it.strip() for it in quoted[1 if len(quoted) > 2 else 0].splitlines() if it.strip()]
+    return lines[-1][:300] if len(quoted) > 2 and lines else " ".join(lines)[:300]
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file
-from nnunet_dml.benchmark.grid import Cell, Grid
+from nnunet_dml.benchmark.grid import ALL, Grid, paper_keys
+from nnunet_dml.benchmark.grid import Cell as Training
 from nnunet_dml.evaluation.bootstrap import percentile_interval, weighted_means
 from nnunet_dml.evaluation.folder import Evaluation
 from nnunet_dml.evaluation.measures import MEASURES
+from nnunet_dml.report.tables import Cell, Table
+from nnunet_dml.report.text import latex, markdown
 
 
 @dataclass(frozen=True)
@@ -52,21 +55,11 @@ class Figure:
     cases: int
 
 
+EXPLAINED = (
+    "Mean ± standard deviation over the folds (the seeds, where there are several), in brackets the 95 % bootstrap "
+    "interval over the cases; means over cases, then classes."
+)
 NOTHING = Figure(math.nan, math.nan, math.nan, math.nan, 0)
-
-
-def check_metrics(grid: Grid) -> None:
-    """Refuse a table with unknown figures.
-
-    Raises:
-        InputError: With the valid names.
-    """
-    valid = [*MEASURES, *POOLED]
-    unknown = [it for it in grid.table.metrics if it not in valid]
-    if unknown:
-        raise InputError(
-            problem("table.metrics", expected=f"some of {', '.join(valid)}", found=", ".join(unknown))
-        )
 
 
 def figure(seeds: Sequence[Evaluation], metric: str) -> Figure:
@@ -112,67 +105,88 @@ def _of_weights(evaluation: Evaluation, metric: str, weights: Floats) -> Floats:
 
 
 def long_table(
-    grid: Grid, found: Mapping[tuple[str, str], Sequence[Evaluation]], cells: Sequence[Cell]
+    grid: Grid, found: Mapping[tuple[str, str], Sequence[Evaluation]], cells: Sequence[Training]
 ) -> pd.DataFrame:
-    """A line per data set, row and metric.
+    """A line per data set, row and metric; with several data sets also the mean over them, where all have the row.
 
     Args:
         grid: What was asked for.
         found: The evaluations of (data set, row), one per seed; those that there are.
         cells: All cells of the grid.
     """
+    rows: dict[tuple[str, str], list[Training]] = {}
+    for cell in cells:
+        rows.setdefault((cell.dataset_name, cell.row), []).append(cell)
     lines = []
-    names = {dataset.id: name for name, dataset in grid.datasets.items()}
-    for dataset, row in dict.fromkeys((names[it.dataset.id], it.row) for it in cells):
-        folds = [it for it in cells if (names[it.dataset.id], it.row) == (dataset, row)]
+    for (dataset, row), own in rows.items():
         evaluations = found.get((dataset, row), [])
         done = sum(len({it.fold for it in one.records}) for one in evaluations)
         for metric in grid.table.metrics:
-            paper = grid.table.paper.get(dataset, {}).get(row, {}).get(metric, float("nan"))
             it = figure(evaluations, metric) if evaluations else NOTHING
-            lines.append(
-                {
-                    "dataset": dataset, "row": row, "metric": metric, "value": it.value, "sd": it.sd,
-                    "low": it.low, "high": it.high, "paper": paper, "cases": it.cases,
-                    "trainings": done, "of": len(folds),
-                }
-            )  # fmt: skip
+            lines.append(_line(grid, dataset, own[0], metric, it, done, len(own)))
+    for row in dict.fromkeys(row for _, row in rows) if len(grid.datasets) > 1 else ():
+        example = next(its[0] for (_, name), its in rows.items() if name == row)
+        for metric in grid.table.metrics:
+            parts = [it for it in lines if (it["row"], it["metric"]) == (row, metric)]
+            mean = math.nan
+            if len(parts) == len(grid.datasets):
+                mean = sum(it["value"] for it in parts) / len(parts)
+            it = Figure(mean, math.nan, math.nan, math.nan, sum(it["cases"] for it in parts))
+            done, of = (sum(it[key] for it in parts) for key in ("trainings", "of"))
+            lines.append(_line(grid, ALL, example, metric, it, done, of))
     return pd.DataFrame(lines)
 
 
-def wide_table(long: pd.DataFrame) -> pd.DataFrame:
-    """The same for people: a line per data set and row, a column per metric and one for the paper's figure."""
-    lines: dict[tuple[str, str], dict[str, str]] = {}
+def _line(
+    grid: Grid, dataset: str, cell: Training, metric: str, it: Figure, done: int, of: int
+) -> dict[str, Any]:
+    paper = grid.table.paper.get(dataset, {})
+    rows = [paper[key] for key in paper_keys(cell) if key in paper]
+    return {
+        "dataset": dataset,
+        "row": cell.row,
+        "metric": metric,
+        "value": it.value,
+        "sd": it.sd,
+        "low": it.low,
+        "high": it.high,
+        "paper": rows[0].get(metric, math.nan) if rows else math.nan,
+        "cases": it.cases,
+        "trainings": done,
+        "of": of,
+    }
+
+
+def table(title: str, long: pd.DataFrame) -> Table:
+    """The same for people: a group of rows per data set, a column per metric and one for the paper's figure."""
     in_paper = set(long.loc[long["paper"].notna(), "metric"])
+    columns = ["training", "folds × seeds", "cases"]
+    for metric in dict.fromkeys(long["metric"]):
+        columns += [heading(metric), *([f"{heading(metric)}, paper"] if metric in in_paper else [])]
+    made = Table(title, columns)
+    rows: dict[tuple[str, str], list[Cell]] = {}
     for it in long.to_dict("records"):
-        row = lines.setdefault(
-            (it["dataset"], it["row"]),
-            {
-                "data set": it["dataset"],
-                "training": it["row"],
-                "folds × seeds": f"{it['trainings']} of {it['of']}",
-                "cases": str(it["cases"]),
-            },
-        )
-        metric = str(it["metric"])
-        title = POOLED[metric].heading if metric in POOLED else MEASURES[metric].heading
-        row[title] = _text(it)
-        if metric in in_paper:
-            row[f"{title}, paper"] = "" if math.isnan(it["paper"]) else f"{it['paper']:.2f}"
-    return pd.DataFrame(lines.values())
+        key = (it["dataset"], it["row"])
+        if key not in rows:
+            if not rows or next(reversed(rows))[0] != it["dataset"]:
+                made.groups[len(rows)] = it["dataset"]
+            rows[key] = [Cell(it["row"]), Cell(f"{it['trainings']} of {it['of']}"), Cell(str(it["cases"]))]
+        rows[key].append(_cell(it))
+        if it["metric"] in in_paper:
+            rows[key].append(Cell("" if math.isnan(it["paper"]) else f"{it['paper']:.2f}"))
+    made.rows = list(rows.values())
+    return made
 
 
-def write(folder: Path, name: str, title: str, long: pd.DataFrame, notes: Sequence[str]) -> list[Path]:
+def write(folder: Path, name: str, made: Table, long: pd.DataFrame, notes: Sequence[str]) -> list[Path]:
     """Write `name.csv`, `.md`, `.tex` and `.html`; their paths."""
-    wide = wide_table(long)
+    noted = dataclasses.replace(made, caption=" ".join([f"{made.caption}.", *notes]))
     texts = {
         "csv": long.to_csv(index=False, lineterminator="\n"),
-        "md": "\n".join([f"# {title}", "", markdown(wide), "", *notes, ""]),
-        "tex": wide.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1).to_latex(
-            hrules=True, caption=title
-        ),
-        "html": _html(title, wide, notes),
-    }  # fmt: skip
+        "md": "\n\n".join([f"# {made.caption}", markdown(made), *notes]) + "\n",
+        "tex": latex(noted) + "\n",
+        "html": _html(made, notes),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -181,29 +195,43 @@ def write(folder: Path, name: str, title: str, long: pd.DataFrame, notes: Sequen
     return paths
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """A table of texts as Markdown."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(str(it).replace("|", "\\|") for it in line) + " |" for line in lines)
+def heading(metric: str) -> str:
+    """What a column is called."""
+    if metric in POOLED:
+        return POOLED[metric].heading
+    soft = metric.startswith("soft_") and metric.removeprefix("soft_") in MEASURES
+    return f"Soft {MEASURES[metric].heading}" if soft and metric != "soft_dice" else MEASURES[metric].heading
 
 
-def _text(it: Mapping[Hashable, Any]) -> str:
+def _cell(it: Mapping[Hashable, Any]) -> Cell:
+    metric = str(it["metric"])
     if math.isnan(it["value"]):
-        return "–"
-    spread = "" if math.isnan(it["sd"]) else f" ± {it['sd']:.2f}"
-    return f"{it['value']:.2f}{spread} ({it['low']:.2f} to {it['high']:.2f})"
+        return Cell("–")
+    digits = 4 if metric not in POOLED and MEASURES[metric].unit == "" else 2
+    value, sd, low, high = (f"{it[key]:.{digits}f}" for key in ("value", "sd", "low", "high"))
+    spread = "" if math.isnan(it["sd"]) else f" ± {sd}"
+    return Cell(f"{value}{spread}", "" if math.isnan(it["low"]) else f"{low} to {high}")
 
 
-def _html(title: str, wide: pd.DataFrame, notes: Sequence[str]) -> str:
+def _html(made: Table, notes: Sequence[str]) -> str:
     style = (
         "body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color-scheme:light dark}"
         "div{overflow-x:auto}table{border-collapse:collapse}"
         "td,th{padding:.3em .8em;border-bottom:1px solid #8888;text-align:left;white-space:nowrap}"
     )
-    body = wide.to_html(index=False, border=0)
+    head = "".join(f"<th scope='col'>{escape(it)}</th>" for it in made.columns)
+    body = ""
+    for k, row in enumerate(made.rows):
+        if k in made.groups:
+            body += (
+                f"<tr><th colspan='{len(made.columns)}' scope='rowgroup'>{escape(made.groups[k])}</th></tr>"
+            )
+        texts = [f"{it.text} ({it.interval})" if it.interval else it.text for it in row]
+        body += "<tr>" + "".join(f"<td>{escape(it)}</td>" for it in texts) + "</tr>"
     told = "".join(f"<p>{escape(it)}</p>" for it in notes)
+    title = escape(made.caption)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head>'
-        f"<body><h1>{escape(title)}</h1><div>{body}</div>{told}</body></html>\n"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head><body><h1>{title}</h1>'
+        f"<div><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{told}</body></html>\n"
     )

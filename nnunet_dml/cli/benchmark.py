@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         it.add_argument(
             "grid",
             metavar="GRID",
-            help="a YAML file, or a grid of the package: table1, table4, table5, table8",
+            help="a YAML file, or a grid of the package: table1, table3, table4, table5, table8",
         )
         it.add_argument("--quick", action="store_true", help="the grid's small size, for two CPU cores")
         it.add_argument(
@@ -35,20 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run_parser.add_argument("--dry-run", action="store_true", help="print the commands, run nothing")
     run_parser.add_argument(
-        "-j", dest="jobs", type=int, default=1, metavar="N", help="cells at once, per GPU"
+        "-j",
+        dest="jobs",
+        type=int,
+        metavar="N",
+        help="cells at once, per GPU (default: 1; with --slurm as many as it gives)",
     )
     run_parser.add_argument("--gpus", type=int, nargs="+", default=[], metavar="GPU", help="their numbers")
     run_parser.add_argument(
         "-device", "--device", choices=("cuda", "cpu", "mps"), help="as of nnUNetv2_train"
     )
     run_parser.add_argument(
-        "--executor", choices=("processes", "slurm", "local"), default="processes",
-        help="processes of this command; jobs of SLURM, or local ones, by submitit",
-    )  # fmt: skip
-    run_parser.add_argument(
-        "--slurm", nargs="+", default=[], metavar="NAME=VALUE",
-        help="submitit's parameters, such as timeout_min=600 slurm_partition=gpu gpus_per_node=1",
-    )  # fmt: skip
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="each cell a job of SLURM, by submitit, with its parameters: timeout_min=600 slurm_partition=gpu "
+        "gpus_per_node=1",
+    )
     tables_parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the tables"
     )
@@ -59,36 +63,40 @@ def run(args: argparse.Namespace) -> int:
     """Train or tabulate."""
     from nnunet_dml.benchmark import grid as grids
     from nnunet_dml.benchmark.checks import check
-    from nnunet_dml.benchmark.tables import check_metrics
 
     name, grid = grids.read_grid(args.grid, quick=args.quick, datasets=args.datasets)
     cells = grids.cells(name, grid)
-    check(cells, where=args.grid)
-    check_metrics(grid)
+    check(grid, cells, where=args.grid)
     return _run(args, name, cells) if args.action == "run" else _tables(args, name, grid, cells)
 
 
 def _run(args: argparse.Namespace, name: str, cells: list[Cell]) -> int:
-    from nnunet_dml.benchmark import runner
-    from nnunet_dml.benchmark.cells import Place, check_data, failure_of, state
-    from nnunet_dml.benchmark.data import commands, prepare
+    from nnunet_dml._checks import InputError, problem
+    from nnunet_dml.benchmark import data, runner
+    from nnunet_dml.benchmark.cells import Place, check_options, failure_of, state
     from nnunet_dml.cli.env import VARIABLE, plugin_path
 
     if args.dry_run:
-        print("\n".join(commands(cells, args.data, args.device)))
+        print("\n".join(data.commands(cells, args.data, args.device)))
         return 0
+    if args.slurm and args.gpus:
+        todo = "Ask SLURM for them: gpus_per_node=1."
+        raise InputError(problem("--gpus", expected="none with --slurm", found="some", todo=todo))
     os.environ[VARIABLE] = plugin_path()  # of this process and of those that it starts
     place = Place.of(name, args.device)
-    if args.data is not None:
-        prepare(cells, place, args.data)
-    check_data(cells)
-    if args.executor == "processes":
-        execute = runner.on_this_machine(place, jobs=args.jobs, gpus=args.gpus)
-    else:
+    if args.slurm:
         parameters = dict(_parameter(it) for it in args.slurm)
-        execute = runner.on_a_cluster(place, cluster=args.executor, jobs=args.jobs, parameters=parameters)
+        execute = runner.on_a_cluster(place, jobs=args.jobs, parameters=parameters)
+    else:
+        execute = runner.on_this_machine(place, jobs=1 if args.jobs is None else args.jobs, gpus=args.gpus)
+    if args.data is not None:
+        data.prepare(cells, place, args.data)
+    data.check_data(cells)
+    check_options(cells, place)
     counted = runner.run(cells, execute)
     print(", ".join(f"{n} {it}" for it, n in sorted(counted.items())) + f" of {len(cells)} trainings.")
+    if counted["busy"]:
+        print("Those that are busy are being trained by another runner.")
     for cell in cells:
         if state(cell, place) == "failed":
             print(failure_of(cell, place))
@@ -100,11 +108,16 @@ def _run(args: argparse.Namespace, name: str, cells: list[Cell]) -> int:
 def _tables(args: argparse.Namespace, name: str, grid: Grid, cells: list[Cell]) -> int:
     from nnunet_dml.benchmark import tables
     from nnunet_dml.benchmark.results import evaluations
+    from nnunet_dml.report.text import plain
 
-    found, notes = evaluations(name, grid, cells, processes=args.processes)
+    found, notes = evaluations(name, cells, processes=args.processes)
     long = tables.long_table(grid, found, cells)
-    paths = tables.write(args.output, name, grid.title, long, notes)
-    print(tables.markdown(tables.wide_table(long)))
+    made = tables.table(grid.title, long)
+    if grid.table.source:
+        notes = [f"Paper: {grid.table.source}.", *notes]
+    notes = [tables.EXPLAINED, *notes]
+    paths = tables.write(args.output, name, made, long, notes)
+    print(plain(made))
     print("\n".join(["", *notes, f"Written: {', '.join(map(str, paths))}"]))
     return 0
 

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe",
         choices=("paper", "paper-60"),
         help="the schedule of the Dice semimetric paper: SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 8, 150 "
-        "epochs (paper-60: 60) of one pass over the training slices; a --network sees images resized to 256 (512)",
+        "epochs (paper-60: 60) of one pass over the training slices; a --network sees patches resized to 256 × 256 (512 × 512)",
     )
     teacher = parser.add_argument_group("distillation", "short for --set teacher.…")
     add_teacher(teacher)

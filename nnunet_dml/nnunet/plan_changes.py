@@ -56,18 +56,30 @@ class Changes:
             raise InputError(problem("-c", expected=expected, found="none of them", todo=todo))
 
     def options(self, plans: dict[str, Any], dataset_json: dict[str, Any]) -> dict[str, Any]:
-        """The options that go with a network and a recipe; those of the user come after them.
+        """The options that go with a recipe; those of the user come after them.
 
-        An epoch of the recipe is a pass over the training slices, as the paper's.
+        An epoch is a pass over the training slices, as the paper's, and one over the validation slices.
+
+        Raises:
+            InputError: The number of slices is not known.
         """
         found: dict[str, Any] = {}
-        if self.network is not None:
-            found["loss"] = {"deep_supervision": False}
         if self.recipe is not None:
-            slices = dataset_json.get("numTraining", 0) * plans["original_median_shape_after_transp"][0]
+            cases, shape = (
+                dataset_json.get("numTraining"),
+                plans.get("original_median_shape_after_transp"),
+            )
+            if not cases or not shape:
+                where, expected = (
+                    f"--recipe {self.recipe}",
+                    "numTraining in dataset.json, and nnU-Net's plans",
+                )
+                raise InputError(problem(where, expected=expected, found="none"))
+            batches = cases * shape[0] / BATCH
             found["training"] = {
                 "epochs": RECIPES[self.recipe][0],
-                "iterations": max(1, round(_TRAINING_SHARE * slices / BATCH)),
+                "iterations": max(1, round(_TRAINING_SHARE * batches)),
+                "val_iterations": max(1, round((1 - _TRAINING_SHARE) * batches)),
                 "learning_rate": 0.01,
                 "momentum": 0.9,
                 "nesterov": False,
@@ -83,7 +95,7 @@ class Changes:
         Raises:
             InputError: A configuration has nothing to change, or a network does not fit it.
         """
-        batch_size = self.batch_size or (BATCH if self.recipe else None)
+        batch_size = self.batch_size
         architecture = "--network" if self.network else "--features" if self.features else "--scale-features"
         names = list(dict.fromkeys(chosen or available))
         for option, key in (
@@ -102,6 +114,11 @@ class Changes:
             configuration = available[name]
             if batch_size is not None and "batch_size" in configuration:
                 configuration["batch_size"] = batch_size
+            elif self.recipe is not None and len(configuration.get("patch_size", [])) == 2:
+                configuration["batch_size"] = BATCH
+            if name in networks and configuration.get("batch_size", 2) < 2:
+                expected = f"batches of at least 2 for --network {self.network}, which normalises over them"
+                raise InputError(problem("--batch-size", expected=expected, found="1"))
             if name in networks:
                 configuration["architecture"] = networks[name]
             elif (self.features or self.scale_features) and "architecture" in configuration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -52,8 +53,8 @@ class SegmentationModel(nn.Module):
         super().__init__()
         if deep_supervision:
             raise ValueError(
-                f"{architecture} has one output. Set loss.deep_supervision=false, or use a trainer without deep "
-                "supervision."
+                f"{architecture} has one output. Use a trainer of nnunet_dml, such as nnUNetTrainerConfigured for nnU-Net's "
+                "own loss, or nnUNetTrainerNoDeepSupervision."
             )
         try:
             import segmentation_models_pytorch as smp
@@ -66,9 +67,10 @@ class SegmentationModel(nn.Module):
             in_channels=input_channels,
             classes=num_classes,
         )
-        self.encoder, self.pretrained = encoder, pretrained
+        self.architecture, self.encoder, self.pretrained = architecture, encoder, pretrained
         self.input_channels = input_channels
         self.resize = resize
+        self.decoder = SimpleNamespace(deep_supervision=False)  # by which nnU-Net's trainers switch it off
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, H, W) of images (B, channels, H, W)."""
@@ -87,10 +89,15 @@ class SegmentationModel(nn.Module):
         """Give the encoder its pretrained weights, where they can be had; a line that says what was done."""
         if self.pretrained is None:
             return f"{self.encoder}: random weights, as the plans have it."
-        from segmentation_models_pytorch.encoders import get_encoder
+        import segmentation_models_pytorch as smp
 
         try:
-            weights = get_encoder(self.encoder, in_channels=self.input_channels, weights=self.pretrained)
+            donor: Any = smp.create_model(
+                self.architecture,
+                encoder_name=self.encoder,
+                encoder_weights=self.pretrained,
+                in_channels=self.input_channels,
+            )
         except KeyError as error:
             return f"{self.encoder}: there are no weights {self.pretrained} ({error}); random ones are taken."
         except Exception as error:  # no network, no cache, a proxy: each library has its own
@@ -100,7 +107,7 @@ class SegmentationModel(nn.Module):
                 "random ones are taken. Train once where there is a network, or copy the cache of huggingface_hub here."
             )
         own: Any = self.network.encoder
-        own.load_state_dict(weights.state_dict())
+        own.load_state_dict(donor.encoder.state_dict())
         return f"{self.encoder}: weights {self.pretrained}."
 
 
@@ -147,9 +154,9 @@ def arguments_of(name: str, *, resize: int | None = None) -> dict[str, Any]:
     arguments = made if resize is None else {**made, "resize": resize}
     try:
         with torch.device("meta"):
-            SegmentationModel(1, 2, **arguments)
+            SegmentationModel(1, 2, **arguments)(torch.empty(2, 1, 96, 64))
     except Exception as error:  # some encoders don't go with some architectures
         found = " ".join(str(error).split())[:200]
-        expected = f"an encoder that goes with {architecture}"
+        expected = f"an encoder that goes with {architecture} at any size"
         raise InputError(problem(f"--network {name}", expected=expected, found=found)) from None
     return arguments

@@ -46,7 +46,7 @@ def split_by_group(cases: Sequence[str], pattern: str, *, folds: int = 5) -> lis
         expected = "one pair of parentheses, around the group's name"
         raise InputError(problem(f"--groups {pattern}", expected=expected, found=str(groups)))
     matches = {case: re.fullmatch(pattern, case) for case in sorted(cases)}
-    if unmatched := [case for case, match in matches.items() if match is None]:
+    if unmatched := [case for case, match in matches.items() if match is None or match[1] is None]:
         expected = "a pattern that matches every case's name"
         raise InputError(
             problem(f"--groups {pattern}", expected=expected, found=f"no match of {some(unmatched)}")

@@ -31,8 +31,9 @@ TRAIN = """#!/bin/bash
 # nnUNetv2_train ID CONFIGURATION FOLD -tr TRAINER -p PLANS …
 echo "train gpu=$CUDA_VISIBLE_DEVICES $*" >> "$CALLS"
 sleep "${SLOW:-0}"
-case "$7" in *$BROKEN*) echo "no memory left"; exit 3;; esac
 out="$nnUNet_results/Dataset$1_One/$5__$7__$2/fold_$3/validation"
+mkdir -p "$out"; touch "$out/../checkpoint_best.pth"
+case "$7" in *$BROKEN*) echo "no memory left"; exit 3;; esac
 mkdir -p "$out"; echo '{}' > "$out/summary.json"
 """
 OURS = """#!/bin/bash
@@ -51,6 +52,12 @@ def world(tmp_path, monkeypatch):
     (made / "nnUNetPlans_2d").mkdir(parents=True)
     plans = {"configurations": {"2d": {"data_identifier": "nnUNetPlans_2d"}}}
     (made / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (made / "dataset.json").write_text(json.dumps({"numTraining": 2}))
+    for case in ("a", "b"):
+        (made / "nnUNetPlans_2d" / f"{case}.pkl").touch()
+    (made / "nnUNetPlans_2d_soft" / "uniform").mkdir(parents=True)
+    (tmp_path / "raw" / "Dataset901_One").mkdir()
+    (tmp_path / "raw" / "Dataset901_One" / "dataset.json").write_text("{}")
     (tmp_path / "bin").mkdir()
     for name, text in (("nnUNetv2_train", TRAIN), ("nnunet-dml", OURS)):
         command = tmp_path / "bin" / name

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from nnunet_dml._checks import InputError
+from nnunet_dml.benchmark import checks, tables
 from nnunet_dml.benchmark.grid import READY_MADE, cells, read_grid, ready_made
 
 from .conftest import GRID
@@ -90,6 +91,33 @@ def test_teachers_come_before_their_students(tmp_path):
     words = student.configure
     assert words[words.index("--teacher") + 1] == "nnUNetTrainerDML__changed_hard_big_seed1234__2d"
     assert words[words.index("--scale-features") + 1] == "0.25"
+    assert words[words.index("-c") + 1] == "2d", "the network of the configuration that is trained"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"datasets": {"a": {"id": 1, "name": "A"}, "b": {"id": 1, "name": "A"}}},
+        {"datasets": {"a": {"id": 1, "name": "A"}, "b": {"id": 1, "name": "A", "plans": "other"}}},
+        {
+            "labels": {"a": {}, "a_b": {}},
+            "methods": {"c": {"trainer": "T"}, "b_c": {"trainer": "T", "options": {"loss.smooth": 0}}},
+        },
+        {"methods": {"a+b": {"trainer": "T"}, "a_b": {"trainer": "T"}}},
+    ],
+)
+def test_cells_that_would_share_a_folder_are_refused(tmp_path, parts):
+    with pytest.raises(
+        InputError, match=r"expected (a folder of its own|one configuration and one plans file)"
+    ):
+        cells(*read_grid(changed(tmp_path, table={}, **parts)))
+
+
+def test_yamls_off_is_smoothings_off(tmp_path):
+    path = tmp_path / "off.yaml"
+    path.write_text(GRID.replace("labels.source: hard", "labels.source: hard, labels.smoothing: off"))
+    words = {word for it in cells(*read_grid(str(path))) for word in it.assignments}
+    assert "labels.smoothing=off" in words
 
 
 @pytest.mark.parametrize("name", ready_made())
@@ -98,9 +126,14 @@ def test_the_packages_grids_are_grids(name, quick):
     short, grid = read_grid(name, quick=quick)
     made = cells(short, grid)
     assert {it.fold for it in made} == set(range(5)) or quick
-    rows = {it.row.replace(f", {it.network}", "").replace(", DML", "") for it in made}
-    named = {it.split(", ")[0] for rows in grid.table.paper.values() for it in rows}
-    assert named <= {row.split(", ")[0] for row in rows} | rows, "the paper's rows are rows of the grid"
+    checks.check(grid, made, where=name)
+    long = tables.long_table(grid, {}, made)
+    shown = {(it["dataset"], it["row"]) for it in long[long["paper"].notna()].to_dict("records")}
+    named = {(dataset, row) for dataset, rows in grid.table.paper.items() for row in rows}
+    assert {it for it, _ in shown} == {it for it, _ in named}
+    assert len(shown) >= len(named)
+    if not quick or name in ("table1", "table4"):
+        assert named
 
 
 def test_a_name_of_the_packages_grids_is_listed_where_there_is_no_file(tmp_path):
@@ -112,7 +145,9 @@ def test_a_name_of_the_packages_grids_is_listed_where_there_is_no_file(tmp_path)
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"sees": [1]}, "sees: unknown key"),
+        ({"sees": [1]}, "sees: unknown key. Valid ones: title, datasets, labels,"),
+        ({"labels": {}}, "labels: Dictionary should have at least 1 item"),
+        ({"table": {"paper": {"two": {}}}}, "table.paper: expected data sets of the grid, found two"),
         ({"methods": {"m": {"trainer": "T", "epochs": 3}}}, "methods.m.epochs: unknown key"),
         ({"methods": {}}, "methods: Dictionary should have at least 1 item"),
         ({"datasets": {"one": {"name": "One"}}}, "datasets.one.id: expected a value, found none."),
@@ -138,7 +173,7 @@ def test_what_is_no_yaml_mapping_is_refused(tmp_path, text):
 
 
 def test_data_sets_can_be_chosen(tmp_path):
-    path = changed(tmp_path, datasets={"a": {"id": 1, "name": "A"}, "b": {"id": 2, "name": "B"}})
+    path = changed(tmp_path, datasets={"a": {"id": 1, "name": "A"}, "b": {"id": 2, "name": "B"}}, table={})
     assert {it.dataset.name for it in cells(*read_grid(path, datasets=["b"]))} == {"B"}
     assert "datasets: expected some of a, b, found c." in refusal(path, datasets=["c"])
 

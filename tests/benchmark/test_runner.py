@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import threading
 import time
 
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml.benchmark.cells import Place, check_data, failure_of, run_cell, state
+from nnunet_dml.benchmark.cells import Place, check_options, failure_of, interrupt, run_cell, state
+from nnunet_dml.benchmark.data import check_data
 from nnunet_dml.benchmark.grid import cells, read_grid
-from nnunet_dml.benchmark.runner import on_a_cluster, on_this_machine, run
+from nnunet_dml.benchmark.runner import Job, on_a_cluster, on_this_machine, run
 
 
 def grid_of(world):
@@ -29,16 +31,31 @@ def test_all_cells_are_trained_and_then_skipped(world):
     assert len(world.calls("train")) == 8
 
 
-def test_plans_are_written_again_when_the_grid_asks_for_others(world):
+def test_a_grid_whose_options_changed_does_not_go_on_with_its_models(world):
     place, made = grid_of(world)
     run(made[:1], on_this_machine(place))
+    check_options(made, place)
     world.grid.write_text(
         world.grid.read_text().replace("folds: [0, 1]", "folds: [0, 1]\noptions: {loss.smooth: 0}")
     )
     place, made = grid_of(world)
+    with pytest.raises(
+        InputError, match=r"soft_dml_seed1234__2d: expected a model of .*, found one begun with other"
+    ):
+        check_options(made, place)
     shutil.rmtree(world.path / "results" / "Dataset901_One")
+    check_options(made, place)
     run(made[:1], on_this_machine(place))
     assert [("loss.smooth=0" in it) for it in world.calls("dml")] == [False, True]
+
+
+def test_neither_does_one_that_was_planned_anew(world):
+    place, made = grid_of(world)
+    run(made[:1], on_this_machine(place))
+    plans = world.made / "nnUNetPlans.json"
+    plans.write_text(plans.read_text().replace("{", '{"spacing": 2, ', 1))
+    with pytest.raises(InputError, match="found one begun with other options or plans"):
+        check_options(made, place)
 
 
 def test_what_fails_is_noted_and_the_rest_goes_on(world):
@@ -48,7 +65,7 @@ def test_what_fails_is_noted_and_the_rest_goes_on(world):
     failed = [it for it in made if state(it, place) == "failed"]
     assert {it.row for it in failed} == {"soft, jml"}
     line = failure_of(failed[0], place)
-    assert line.startswith("Dataset901_One soft, jml seed 1234 fold 0: status 3, no memory left (")
+    assert line.startswith("one soft, jml seed 1234 fold 0: status 3, no memory left (")
     noted = json.loads(place.failure(failed[0].name).read_text())
     assert "$ nnUNetv2_train 901 2d 0" in place.log(failed[0].name).read_text()
     assert noted["commands"][-1].startswith("nnUNetv2_train 901 2d 0 -tr nnUNetTrainerJML")
@@ -104,14 +121,42 @@ def test_a_killed_runner_frees_its_cell_when_its_training_ends(world):
     assert len(world.calls("train")) == 1
 
 
-def test_a_killed_training_is_gone_on_with(world):
+def test_a_full_disk_fails_a_cell_and_not_the_grid(world, monkeypatch):
     place, made = grid_of(world)
-    world.setenv("BROKEN", "soft_dml")
-    assert run_cell(made[0], place) == "failed"
-    world.setenv("BROKEN", "nothing")
+    logs = place.folder / "logs"
+    shutil.rmtree(logs)
+    logs.symlink_to("/dev/full/none")  # no log can be written
+    assert run(made[:2], on_this_machine(place)) == {"failed": 2}
+    assert "Not a directory" in failure_of(made[0], place)
+
+
+def test_nothing_of_a_training_outlives_it(world):
+    """Workers that a killed training leaves behind would hold its lock."""
+    train = world.path / "bin" / "nnUNetv2_train"
+    train.write_text(train.read_text().replace("mkdir -p", "sleep 60 &\nmkdir -p", 1))
+    place, made = grid_of(world)
     assert run_cell(made[0], place) == "done"
-    assert all(it.endswith("--npz --c") for it in world.calls("train"))
-    assert len(world.calls("dml")) == 1
+    for _ in range(100):  # the system takes a moment
+        with place.lock(made[0].name, wait=False) as held:
+            if held is not None:
+                return
+        time.sleep(0.05)
+    pytest.fail("its lock is still held")
+
+
+def test_an_interrupt_reaches_the_trainings(world):
+    world.setenv("SLOW", "60")
+    place, made = grid_of(world)
+    begun = time.monotonic()
+    thread = threading.Thread(target=run_cell, args=(made[0], place))
+    thread.start()
+    while not world.calls("train"):
+        time.sleep(0.01)
+    time.sleep(0.1)
+    interrupt()
+    thread.join()
+    assert time.monotonic() - begun < 30
+    assert state(made[0], place) == "failed"
 
 
 def test_a_student_without_its_teacher_fails_and_says_so(world):
@@ -123,9 +168,7 @@ def test_a_student_without_its_teacher_fails_and_says_so(world):
     place, made = grid_of(world)
     assert run(made, on_this_machine(place)) == {"done": 4, "failed": 4}
     student = next(it for it in made if it.row == "soft, jml")
-    assert "its teacher is not trained: Dataset901_One soft, dml seed 1234 fold 0" in failure_of(
-        student, place
-    )
+    assert "its teacher is not trained: one soft, dml seed 1234 fold 0" in failure_of(student, place)
 
 
 def test_the_same_through_submitit(world):
@@ -138,8 +181,10 @@ def test_the_same_through_submitit(world):
 
 def test_a_cluster_that_is_not_there_is_refused(world):
     place, _ = grid_of(world)
-    with pytest.raises(InputError, match=r"--executor slurm: expected SLURM \(sbatch\), found"):
-        on_a_cluster(place, cluster="slurm")
+    with pytest.raises(InputError, match=r"--slurm: expected SLURM \(sbatch\), found"):
+        on_a_cluster(place, parameters={"timeout_min": 5})
+    with pytest.raises(InputError, match=r"expected timeout_min=MINUTES, .* ends every job after 5 minutes"):
+        on_a_cluster(place)
     with pytest.raises(InputError, match=r"--slurm: expected parameters of submitit, found"):
         on_a_cluster(place, cluster="local", parameters={"timeout_minutes": 5})
 
@@ -149,12 +194,55 @@ def test_fewer_than_one_job_is_refused(world):
         on_this_machine(grid_of(world)[0], jobs=0)
 
 
-def test_data_that_are_not_preprocessed_are_refused_with_the_command(world):
+def test_a_job_that_dies_on_the_cluster_is_noted(world, monkeypatch):
+    class Dying:
+        def __call__(self, cell, place):
+            raise RuntimeError("the node went down")
+
+    place, made = grid_of(world)
+    monkeypatch.setattr("nnunet_dml.benchmark.runner.Job", Dying)
+    assert run(made[:1], on_a_cluster(place, cluster="local")) == {"failed": 1}
+    assert "the node went down" in (found := failure_of(made[0], place)), found
+
+
+def test_a_job_at_its_time_limit_is_submitted_again():
+    again = Job().checkpoint("cell", "place")
+    assert isinstance(again.function, Job)
+    assert again.args == ("cell", "place")
+
+
+def test_data_that_are_not_preprocessed_are_refused_with_the_commands(world):
     _, made = grid_of(world)
     check_data(made)
-    shutil.rmtree(world.made / "nnUNetPlans_2d")
-    with pytest.raises(InputError, match="Run `nnUNetv2_plan_and_preprocess -d 901 -c 2d`"):
+    maps = world.made / "nnUNetPlans_2d_soft" / "uniform"
+    maps.rmdir()
+    with pytest.raises(
+        InputError, match="Run `nnunet-dml preprocess -d 901 -c 2d -p nnUNetPlans --fusion uniform`"
+    ):
+        check_data(made)
+    maps.mkdir()
+    (world.made / "nnUNetPlans_2d" / "b.pkl").unlink()  # killed on the way
+    with pytest.raises(
+        InputError, match="Run `nnUNetv2_plan_and_preprocess -d 901 -c 2d --verify_dataset_integrity`"
+    ):
         check_data(made)
     shutil.rmtree(world.made)
     with pytest.raises(InputError, match="expected preprocessed data of Dataset901_One for 2d, found none"):
         check_data(made)
+
+
+def test_a_configuration_that_the_plans_lack_is_refused(world):
+    world.grid.write_text(world.grid.read_text().replace("name: One", "name: One, configuration: 3d_lowres"))
+    with pytest.raises(InputError, match="expected a configuration 3d_lowres, found 2d"):
+        check_data(grid_of(world)[1])
+
+
+def test_folds_that_mix_a_patients_cases_are_refused(world):
+    world.grid.write_text(world.grid.read_text().replace("name: One", "name: One, groups: '(p.)_.*'"))
+    _, made = grid_of(world)
+    splits = world.made / "splits_final.json"
+    splits.write_text(json.dumps([{"train": ["p1_a"], "val": ["p1_b"]}]))
+    with pytest.raises(InputError, match=r"Run `nnunet-dml split -d 901 --groups '\(p.\)_.\*'`"):
+        check_data(made)
+    splits.write_text(json.dumps([{"train": ["p1_a"], "val": ["p2_b"]}]))
+    check_data(made)

@@ -83,25 +83,43 @@ def test_from_training_to_prediction(world, capsys):
         read_model(model, None, "checkpoint_final.pth")
 
 
-def test_pretrained_weights_are_loaded_before_the_first_step_and_not_on_the_way(world, monkeypatch):
+def test_pretrained_weights_are_loaded_before_the_first_step_and_over_no_others(world, monkeypatch):
     world.dataset(906)
     asked = []
     monkeypatch.setattr(SegmentationModel, "load_pretrained", lambda self: asked.append(self) or "loaded")
-    trainer = here.trainer_for(906, "2d", "resnet")
+    trainer = here.trainer_for(906, "2d", "resnet", start=False)
+    trainer.on_train_start()
     assert asked == [trainer.network]
-    resumed = here.trainer_for(906, "2d", "resnet", start=False)
-    resumed.initialize()
-    resumed.current_epoch = 1
-    resumed.on_train_start()
+    loaded = here.trainer_for(906, "2d", "resnet", start=False)
+    loaded.initialize()  # as for --c and -pretrained_weights, which load what they have next
+    loaded.on_train_start()
     assert len(asked) == 1
 
 
-def test_under_deep_supervision_it_says_what_to_set(world):
+@pytest.mark.parametrize("name", ["nnUNetTrainerConfigured", "nnUNetTrainerNoDeepSupervision"])
+def test_nnunets_own_loss_trains_it_too(world, name):
     dataset = world.dataset(906)
     path = world.preprocessed / dataset / "resnet.json"
     plans = json.loads(path.read_text())
-    plans["nnunet_dml"]["loss"]["deep_supervision"] = True
+    plans["nnunet_dml"] = {"training": plans["nnunet_dml"]["training"]}
+    plans["plans_name"] = "stock"
+    (path.parent / "stock.json").write_text(json.dumps(plans))
+    trainer = here.trainer_for(906, "2d", "stock", name)
+    trainer.on_train_epoch_start()
+    assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
+    trainer.set_deep_supervision_enabled(False)
+
+
+def test_deep_supervision_is_refused(world, capsys):
+    dataset = world.dataset(906)
+    path = world.preprocessed / dataset / "resnet.json"
+    plans = json.loads(path.read_text())
+    plans["nnunet_dml"]["loss"] = {"deep_supervision": True}
     plans["plans_name"] = "supervised"
     (path.parent / "supervised.json").write_text(json.dumps(plans))
-    with pytest.raises(ValueError, match=r"Set loss.deep_supervision=false"):
+    with pytest.raises(SystemExit):
         here.trainer_for(906, "2d", "supervised")
+    assert (
+        "expected loss.deep_supervision=false, found true for a network of one output"
+        in capsys.readouterr().err
+    )

@@ -56,17 +56,27 @@ def test_a_gradient_reaches_every_weight_at_full_size():
 
 
 def test_deep_supervision_is_refused_with_what_to_do():
-    with pytest.raises(ValueError, match=r"Unet has one output. Set loss.deep_supervision=false"):
+    with pytest.raises(ValueError, match=r"Unet has one output. Use a trainer of nnunet_dml"):
         SegmentationModel(1, 2, True, architecture="Unet", encoder="resnet18")
 
 
-def test_pretrained_weights_are_the_librarys(monkeypatch):
-    network = SegmentationModel(1, 2, architecture="Unet", encoder="resnet18")
-    fetched = smp.encoders.get_encoder("resnet18", in_channels=1)
-    monkeypatch.setattr(smp.encoders, "get_encoder", lambda name, **options: fetched)
-    assert network.load_pretrained() == "resnet18: weights imagenet."
+@pytest.mark.parametrize(
+    ("architecture", "encoder"), [("Unet", "resnet18"), ("PSPNet", "resnet18"), ("Segformer", "mit_b0")]
+)
+def test_pretrained_weights_are_the_librarys(monkeypatch, architecture, encoder):
+    network = SegmentationModel(1, 2, architecture=architecture, encoder=encoder)
+    made = smp.create_model
+
+    def without_fetching(name, *, encoder_weights, **more):
+        assert encoder_weights == "imagenet"
+        fetched.append(made(name, encoder_weights=None, **more))
+        return fetched[-1]
+
+    fetched = []
+    monkeypatch.setattr(smp, "create_model", without_fetching)
+    assert network.load_pretrained() == f"{encoder}: weights imagenet."
     for name, weight in network.network.encoder.state_dict().items():
-        assert torch.equal(weight, fetched.state_dict()[name])
+        assert torch.equal(weight, fetched[0].encoder.state_dict()[name])
 
 
 def test_without_a_network_random_weights_are_kept_and_that_is_said(monkeypatch, tmp_path):
@@ -83,8 +93,8 @@ def test_without_a_network_random_weights_are_kept_and_that_is_said(monkeypatch,
 
 
 def test_random_weights_are_fetched_from_nowhere(monkeypatch):
-    monkeypatch.setattr(smp.encoders, "get_encoder", None)
     network = SegmentationModel(1, 2, **arguments_of("smp:Unet:resnet18:none"))
+    monkeypatch.setattr(smp, "create_model", None)
     assert network.load_pretrained() == "resnet18: random weights, as the plans have it."
 
 
@@ -97,6 +107,7 @@ def test_random_weights_are_fetched_from_nowhere(monkeypatch):
         ("smp:Unett:resnet18", "expected an architecture of unet, "),
         ("smp:Unet:resnet19", "expected an encoder such as resnet18"),
         ("smp:Linknet:mit_b0", "expected an encoder that goes with Linknet"),
+        ("smp:DPT:tu-vit_base_patch16_224", "expected an encoder that goes with DPT at any size"),
     ],
 )
 def test_unknown_networks_are_refused(name, message):
@@ -140,7 +151,7 @@ def test_configure_writes_the_network_into_2d_configurations_only(planned):
         "_kw_requires_import": [],
     }
     assert plans["configurations"]["3d_fullres"]["architecture"]["network_class_name"] == "x"
-    assert plans["nnunet_dml"] == {"loss": {"deep_supervision": False}}
+    assert plans["nnunet_dml"] == {}
 
 
 def test_the_papers_recipe(planned):
@@ -154,6 +165,7 @@ def test_the_papers_recipe(planned):
     assert plans["nnunet_dml"]["training"] == {
         "epochs": 7,  # the user's
         "iterations": 60,  # 80 % of 20 × 30 slices in batches of 8
+        "val_iterations": 15,
         "learning_rate": 0.01,
         "momentum": 0.9,
         "nesterov": False,
@@ -170,9 +182,16 @@ def test_the_papers_recipe(planned):
         (["--network", "smp:Unet:resnet18", "-c", "3d_fullres"], "expected 2D configurations for --network"),
         (["--network", "smp:Unet:resnet18", "--scale-features", "0.5"], "expected no width beside it"),
         (["--network", "smp:Nothing:resnet18"], "expected an architecture of"),
+        (["--network", "smp:Unet:resnet18", "--batch-size", "1"], "expected batches of at least 2"),
     ],
 )
 def test_networks_that_do_not_fit_are_refused(planned, capsys, words, message):
     assert configure(*words) == 2
     assert message in capsys.readouterr().err
     assert not (planned / "other.json").exists()
+
+
+def test_the_recipe_wants_to_know_how_many_slices_there_are(planned, capsys):
+    (planned / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "a": 1}}))
+    assert configure("--recipe", "paper") == 2
+    assert "--recipe paper: expected numTraining in dataset.json" in capsys.readouterr().err

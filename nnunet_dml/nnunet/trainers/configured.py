@@ -16,6 +16,7 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
+from nnunet_dml.nnunet import segmentation_models
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
 from nnunet_dml.nnunet.segmentation_models import SegmentationModel
@@ -71,6 +72,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         for option, attribute in _ATTRIBUTES.items():
             if option in training.model_fields_set:  # else what a trainer mixed in has chosen
                 setattr(self, attribute, getattr(training, option))
+        if self.configuration_manager.network_arch_class_name == segmentation_models.CLASS:
+            self.enable_deep_supervision = False  # it has one output
 
     @classmethod
     def _read_options(cls, plans: dict) -> Options:
@@ -110,10 +113,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         """As upstream's; a network that has pretrained weights gets them before its first step."""
-        if not self.was_initialized:
+        fresh = not self.was_initialized  # else weights were loaded: -pretrained_weights, --c
+        if fresh:
             self.initialize()  # as upstream's does next
         network = networks.unwrapped(self.network)
-        if self.current_epoch == 0 and isinstance(network, SegmentationModel):
+        if fresh and isinstance(network, SegmentationModel):
             self.print_to_log_file(network.load_pretrained())
             if self.is_ddp:  # what one rank could not fetch, another may have
                 for value in network.state_dict().values():

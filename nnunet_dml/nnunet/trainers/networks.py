@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml.nnunet.segmentation_models import CLASS
 
 if TYPE_CHECKING:
     from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
@@ -25,6 +26,10 @@ def check_class(trainer: SoftLabelTrainer) -> None:
     if type(trainer).build_network_architecture is not nnUNetTrainer.build_network_architecture:
         return  # the trainer's own
     name = trainer.configuration_manager.network_arch_class_name
+    loss = trainer.options.loss
+    if name == CLASS and "deep_supervision" in loss.model_fields_set and loss.deep_supervision:
+        where, expected = f"plans {trainer.plans_manager.plans_name}", "loss.deep_supervision=false"
+        raise InputError(problem(where, expected=expected, found="true for a network of one output"))
     found = pydoc.locate(name)
     if not callable(found):  # nnU-Net searches further, and says what it finds
         return

@@ -46,7 +46,7 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         # what `auto` means is saved with the model, and a resumed training must mean the same
         plans[KEY] = merge(plans.get(KEY, {}), {"labels": {"source": self.source}})
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision = self.options.loss.deep_supervision
+        self.enable_deep_supervision &= self.options.loss.deep_supervision
         self.layout = TargetLayout.of(self.label_manager)
         with clean_refusal():
             check_against_labels(
