@@ -26,5 +26,5 @@ for model in "$@"; do
   evaluations+=("$out/evaluations/$name")
 done
 python "$here/check_evaluation.py" "${evaluations[@]}"
-nnunet-dml compare "${evaluations[@]}" --markdown
+nnunet-dml compare "${evaluations[@]}"
 nnunet-dml report "${evaluations[@]}" -o "$out/comparison.html" --markdown "$out/comparison.md"

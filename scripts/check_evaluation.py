@@ -85,4 +85,4 @@ if __name__ == "__main__":
         worst = max(worst, abs(pooled - theirs_pooled))
         print(f"{folder.name}: pooled ECE {pooled:.6f} by NumPy, {theirs_pooled:.6f} by evaluate")
     print(f"greatest difference {worst:.1e}")
-    sys.exit(worst > 1e-5)
+    sys.exit(int(worst > 1e-5))

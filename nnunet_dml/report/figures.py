@@ -105,7 +105,7 @@ def reliability_diagrams(series: Sequence[Series]) -> list[Chart]:
             axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="confidence", aspect="equal")
             axes.set_ylabel("share of raters who agree" if soft else "accuracy")
             axes.set_title(f"{ZONE_TITLES[zone].capitalize()}, {reference}", loc="left")
-            _legend(figure, axes, len(found), "upper left")  # empty below a confidence of 1 / classes
+            _legend(figure, axes, len(found), "lower right")  # empty but for a model that is sure and wrong
             title = f"Reliability, {ZONE_TITLES[zone]}, {reference}"
             text = f"Reliability diagram: accuracy against confidence in bins. {'; '.join(said)}."
             charts.append(Chart(name.replace("_", "-"), "reliability", title, text, figure))
@@ -247,7 +247,9 @@ def _bland_altman(
     return Chart(name, "bland-altman", f"Bland–Altman plot of {label}, {it.model.name}", text, figure)
 
 
-def _legend(figure: Figure, axes: Axes, number: int, loc: Literal["upper left", "lower left"]) -> None:
+def _legend(
+    figure: Figure, axes: Axes, number: int, loc: Literal["upper left", "lower left", "lower right"]
+) -> None:
     """A legend where the axes have room for it; of many series below them."""
     if number <= 3:
         axes.legend(loc=loc, handlelength=2.2, borderaxespad=0.3)
