@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as upstream
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
@@ -31,11 +31,12 @@ def started(options: argparse.Namespace, fold: int) -> Any:
     folder = find_dataset(options.dataset, environment_folder("nnUNet_preprocessed"))
     plans = {**load_json(str(folder / f"{options.plans}.json")), "continue_training": False}
     with TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
+        upstream.nnUNet_results = (
+            scratch  # where it makes the student's folder; the teacher is found by the environment
+        )
         trainer = nnUNetTrainerDML_KD(
             plans, options.configuration, fold, load_json(str(folder / "dataset.json")), torch.device("cpu")
         )
-        trainer.output_folder_base = trainer.output_folder = scratch
-        trainer.log_file = str(Path(scratch) / "log.txt")
         trainer.initialize()
         trainer.on_train_start()
         trainer.on_train_epoch_start()
