@@ -226,10 +226,10 @@ def call(
 
 
 def interrupt() -> None:
-    """End all commands that run, as Ctrl-C in their terminal would."""
+    """End all commands that run. SIGTERM: whoever runs in the background may ignore SIGINT."""
     for child in list(_RUNNING):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGINT)
+            os.killpg(child.pid, signal.SIGTERM)
 
 
 def _child(command: Sequence[str], stream: IO[str], environment: Mapping[str, str], held: int | None) -> int:

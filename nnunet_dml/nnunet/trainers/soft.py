@@ -16,6 +16,7 @@ from nnunet_dml.nnunet import online, soft_maps, user_maps
 from nnunet_dml.nnunet.dataset import RandomRaterDataset, SoftLabelDataset
 from nnunet_dml.nnunet.option_checks import check_against_labels
 from nnunet_dml.nnunet.options import KEY, merge
+from nnunet_dml.nnunet.segmentation_models import CLASS
 from nnunet_dml.nnunet.targets import Smoothing, TargetLayout, TargetLoss
 from nnunet_dml.nnunet.trainers import networks
 from nnunet_dml.nnunet.trainers.configured import clean_refusal, nnUNetTrainerConfigured
@@ -46,7 +47,8 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         # what `auto` means is saved with the model, and a resumed training must mean the same
         plans[KEY] = merge(plans.get(KEY, {}), {"labels": {"source": self.source}})
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.enable_deep_supervision &= self.options.loss.deep_supervision
+        if self.configuration_manager.network_arch_class_name != CLASS:  # which has one output
+            self.enable_deep_supervision = self.options.loss.deep_supervision
         self.layout = TargetLayout.of(self.label_manager)
         with clean_refusal():
             check_against_labels(
