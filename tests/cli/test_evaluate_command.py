@@ -59,6 +59,7 @@ def test_every_figure_equals_the_slow_versions(environment, shape, capsys):
     assert "fold 1" in printed
 
 
+@pytest.mark.slow
 def test_processes_and_json_change_nothing(eval_world, capsys):
     eval_world.run()
     one = eval_world.rows()

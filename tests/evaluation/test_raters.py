@@ -208,6 +208,7 @@ def test_the_most_disputed_come_first_and_those_without_dispute_never(world):
     assert most_disputed(records, 99) == ["c", "d", "a"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same(world):
     raters = rater_masks.of_dataset(world.folder)
     one, two = (tables(measure(raters, processes=n), ["core", "rim"]) for n in (1, 2))

@@ -51,6 +51,7 @@ def test_the_signature_is_upstreams(name):
     )
 
 
+@pytest.mark.slow
 def test_nnunet_finds_every_trainer_from_another_folder(tmp_path):
     line = nnunet_dml("env").stdout.strip()
     assert line.startswith("export nnUNet_extTrainer=")
