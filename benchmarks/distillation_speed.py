@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
-from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as upstream
 
 os.environ["nnUNet_n_proc_DA"] = "0"
 
@@ -43,12 +42,12 @@ def started(trainer_class: type[SoftLabelTrainer], options: argparse.Namespace, 
     folder = find_dataset(options.dataset, environment_folder("nnUNet_preprocessed"))
     plans = {**load_json(str(folder / f"{plans_name}.json")), "continue_training": False}
     with TemporaryDirectory() as scratch, contextlib.redirect_stdout(None):
-        upstream.nnUNet_results = (
-            scratch  # where it makes the student's folder; the teacher is found by the environment
-        )
+        results = os.environ["nnUNet_results"]
+        os.environ["nnUNet_results"] = scratch  # where the student's folder is made
         trainer = trainer_class(
             plans, options.configuration, 0, load_json(str(folder / "dataset.json")), options.device
         )
+        os.environ["nnUNet_results"] = results  # where the teacher is
         trainer.initialize()
         trainer.on_train_start()
         trainer.on_train_epoch_start()
