@@ -23,6 +23,7 @@ SHOWN = {
     "bdice": "BDice",
     "ece": "ECE/image",
     "ece_pooled": "ECE pooled",
+    "soft_ece": "soft ECE",
     "foreground_ece": "ECE near fg",
     "boundary_ece": "BECE",
     "brier": "Brier",
@@ -60,7 +61,10 @@ def table(
         notes: What stands below.
         by: One of `BY`: what has a row each, beside all together. By default folds and classes.
     """
-    shown = {key: name for key, name in SHOWN.items() if key in summary["mean"]}
+    mean = summary["mean"]
+    shown = {key: name for key, name in SHOWN.items() if key in mean}
+    if mean.get("soft_ece") == mean.get("ece"):  # the soft reference is the hard one
+        shown.pop("soft_ece", None)
 
     def row(name: str, cases: int, values: dict[str, Any]) -> list[str]:
         return [name, str(cases), *(_cell(key, values.get(key, "")) for key in shown)]
@@ -101,7 +105,7 @@ def _below(summary: dict[str, Any]) -> list[str]:
     span = raters["per_case"]
     who = f"{span['min']}" if span["min"] == span["max"] else f"{span['min']} to {span['max']}"
     lines = [
-        "Per cent; means over cases. Dice, Brier and calibration errors: against labelsTr. BDice and volume bias: against",
+        "Per cent; means over cases. Dice, Brier and calibration errors: against labelsTr. BDice, volume bias and soft: against",
         f"{raters['soft_reference']} ({who} raters per case).",
         f"Empty masks decided {empty['dice_decided_by_policy']} of {empty['pairs_of_case_and_class']} Dice "
         f"values and {empty['bdice_thresholds_decided_by_policy']} of {empty['bdice_thresholds']} thresholds "
