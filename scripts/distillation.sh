@@ -35,10 +35,10 @@ distil() { # distil DATASET CONFIGURATION PLANS_OF_THE_TEACHER FACTOR_ON_ITS_WID
     train "$1" "$2" $fold nnUNetTrainerDML student
     for it in "${@:5}"; do train "$1" "$2" $fold nnUNetTrainerDML_KD student_$it; done
   done
-  for model in "$nnUNet_results/$1"/*__"$2"; do
-    nnunet-dml evaluate -d "$1" --model "$model" -o "$model/evaluation"
-  done
-  python "$here/fold_table.py" "$nnUNet_results/$1"/*__"$2"/evaluation
+  local models=("$nnUNet_results/$1/nnUNetTrainerDML__student__$2" "$nnUNet_results/$1/nnUNetTrainerDML__$3__$2") model
+  for it in "${@:5}"; do models+=("$nnUNet_results/$1/nnUNetTrainerDML_KD__student_${it}__$2"); done
+  for model in "${models[@]}"; do nnunet-dml evaluate -d "$1" --model "$model" -o "$model/evaluation"; done
+  python "$here/fold_table.py" "${models[@]/%//evaluation}" # differences to the student of hard labels, the first
 }
 
 liver() { # CT slices at half their resolution, split by patient
