@@ -19,7 +19,7 @@ from typing import IO, Literal
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder
-from nnunet_dml.benchmark.grid import Cell, file_name
+from nnunet_dml.benchmark.training import Cell, file_name
 
 State = Literal["done", "failed", "busy", "open"]
 _RUNNING: set[subprocess.Popen[bytes]] = set()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.benchmark.grid import ALL, Cell, Grid, paper_keys
+from nnunet_dml.benchmark.grid import ALL, Grid
 from nnunet_dml.benchmark.tables import POOLED
+from nnunet_dml.benchmark.training import Cell, paper_keys
 from nnunet_dml.evaluation.measures import MEASURES
 from nnunet_dml.nnunet.doctor import find_trainer
 from nnunet_dml.nnunet.options import KEY, parse_assignments

@@ -13,7 +13,8 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import environment_folder
 from nnunet_dml.benchmark.cells import Place, call, is_done
-from nnunet_dml.benchmark.grid import Cell, Dataset
+from nnunet_dml.benchmark.grid import Dataset
+from nnunet_dml.benchmark.training import Cell
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.doctor import find_trainer
 

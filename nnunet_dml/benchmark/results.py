@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml.benchmark.cells import Place, call, is_done, model_folder
-from nnunet_dml.benchmark.grid import Cell
+from nnunet_dml.benchmark.training import Cell
 from nnunet_dml.evaluation.folder import Evaluation, read_evaluation
 
 Found = dict[tuple[str, str], list[Evaluation]]

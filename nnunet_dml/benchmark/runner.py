@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml.benchmark.cells import Place, State, interrupt, is_done, note_failure, run_cell
-from nnunet_dml.benchmark.grid import Cell
+from nnunet_dml.benchmark.training import Cell
 
 _POLL = 2.0  # seconds between looks at a cluster's jobs
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from nnunet_dml._files import atomic_file
-from nnunet_dml.benchmark.grid import ALL, Grid, paper_keys
-from nnunet_dml.benchmark.grid import Cell as Training
+from nnunet_dml.benchmark.grid import ALL, Grid
+from nnunet_dml.benchmark.training import Cell as Training
+from nnunet_dml.benchmark.training import paper_keys
 from nnunet_dml.evaluation.bootstrap import percentile_interval, weighted_means
 from nnunet_dml.evaluation.folder import Evaluation
 from nnunet_dml.evaluation.measures import MEASURES

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunet_dml.cli._arguments import add_processes
 
 if TYPE_CHECKING:
-    from nnunet_dml.benchmark.grid import Cell, Grid
+    from nnunet_dml.benchmark.grid import Grid
+    from nnunet_dml.benchmark.training import Cell
 
 HELP = "Train a grid of data sets, labels, methods and networks, and make the papers' tables of it."
 
@@ -63,9 +65,10 @@ def run(args: argparse.Namespace) -> int:
     """Train or tabulate."""
     from nnunet_dml.benchmark import grid as grids
     from nnunet_dml.benchmark.checks import check
+    from nnunet_dml.benchmark.training import cells as cells_of
 
     name, grid = grids.read_grid(args.grid, quick=args.quick, datasets=args.datasets)
-    cells = grids.cells(name, grid)
+    cells = cells_of(name, grid)
     check(grid, cells, where=args.grid)
     return _run(args, name, cells) if args.action == "run" else _tables(args, name, grid, cells)
 
@@ -100,8 +103,9 @@ def _run(args: argparse.Namespace, name: str, cells: list[Cell]) -> int:
     for cell in cells:
         if state(cell, place) == "failed":
             print(failure_of(cell, place))
-    words = f"{args.grid}{' --quick' if args.quick else ''}"
-    print(f"Tables: nnunet-dml benchmark tables {words} -o DIR")
+    chosen = ["--datasets", *args.datasets] if args.datasets else []
+    words = shlex.join([args.grid, *(["--quick"] if args.quick else []), "-o", "DIR", *chosen])
+    print(f"Tables: nnunet-dml benchmark tables {words}")
     return 1 if counted["failed"] else 0
 
 

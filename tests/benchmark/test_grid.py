@@ -7,7 +7,8 @@ import yaml
 
 from nnunet_dml._checks import InputError
 from nnunet_dml.benchmark import checks, tables
-from nnunet_dml.benchmark.grid import READY_MADE, cells, read_grid, ready_made
+from nnunet_dml.benchmark.grid import READY_MADE, read_grid, ready_made
+from nnunet_dml.benchmark.training import cells
 
 from .conftest import GRID
 

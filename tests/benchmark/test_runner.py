@@ -13,8 +13,9 @@ import pytest
 from nnunet_dml._checks import InputError
 from nnunet_dml.benchmark.cells import Place, check_options, failure_of, interrupt, run_cell, state
 from nnunet_dml.benchmark.data import check_data
-from nnunet_dml.benchmark.grid import cells, read_grid
+from nnunet_dml.benchmark.grid import read_grid
 from nnunet_dml.benchmark.runner import Job, on_a_cluster, on_this_machine, run
+from nnunet_dml.benchmark.training import cells
 
 
 def grid_of(world):

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from nnunet_dml.benchmark import tables
-from nnunet_dml.benchmark.grid import cells, read_grid
+from nnunet_dml.benchmark.grid import read_grid
+from nnunet_dml.benchmark.training import cells
 from nnunet_dml.evaluation.folder import Evaluation
 from nnunet_dml.evaluation.records import CaseRecord, Sources
 
