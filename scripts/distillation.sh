@@ -19,24 +19,24 @@ train() { # train DATASET CONFIGURATION FOLD TRAINER PLANS
 }
 
 # students of a teacher: hard labels alone; + cross-entropy with the teacher; + the Dice semimetric; + KDE
-students() { # students DATASET CONFIGURATION PLANS_OF_THE_TEACHER FACTOR_ON_ITS_WIDTH
-  local model="$1/nnUNetTrainerDML__$3__$2" none="teacher.calibration=none"
-  local plans=(nnunet-dml configure -d "$1" -p "$3" --scale-features "$4" --overwrite)
-  "${plans[@]}" -o student
-  "${plans[@]}" -o student_ce --teacher "$model" --set $none teacher.overlap_label=1 teacher.overlap_teacher=0
-  "${plans[@]}" -o student_dml --teacher "$model" --set $none
-  "${plans[@]}" -o student_temperature --teacher "$model" --set teacher.calibration=temperature
-  "${plans[@]}" -o student_kde --teacher "$model" --calibration kde
+students() { # students DATASET CONFIGURATION PLANS_OF_THE_TEACHER, whose other options they have, too
+  local teach=(--teacher "$1/nnUNetTrainerDML__$3__$2") none="teacher.calibration=none"
+  nnunet-dml configure -d "$1" -p "$3" -o student --scale-features 0.25 --overwrite
+  local plans=(nnunet-dml configure -d "$1" -p student --overwrite)
+  "${plans[@]}" -o student_ce "${teach[@]}" --set $none teacher.overlap_label=1 teacher.overlap_teacher=0
+  "${plans[@]}" -o student_dml "${teach[@]}" --set $none
+  "${plans[@]}" -o student_temperature "${teach[@]}" --set teacher.calibration=temperature
+  "${plans[@]}" -o student_kde "${teach[@]}" --calibration kde
 }
-distil() { # distil DATASET CONFIGURATION PLANS_OF_THE_TEACHER FACTOR_ON_ITS_WIDTH ARM …
+distil() { # distil DATASET CONFIGURATION PLANS_OF_THE_TEACHER ARM …
   for fold in 0 1 2; do train "$1" "$2" $fold nnUNetTrainerDML "$3"; done
-  students "${@:1:4}"
+  students "$1" "$2" "$3"
   for fold in 0 1 2; do
     train "$1" "$2" $fold nnUNetTrainerDML student
-    for it in "${@:5}"; do train "$1" "$2" $fold nnUNetTrainerDML_KD student_$it; done
+    for it in "${@:4}"; do train "$1" "$2" $fold nnUNetTrainerDML_KD student_$it; done
   done
   local models=("$nnUNet_results/$1/nnUNetTrainerDML__student__$2" "$nnUNet_results/$1/nnUNetTrainerDML__$3__$2") model
-  for it in "${@:5}"; do models+=("$nnUNet_results/$1/nnUNetTrainerDML_KD__student_${it}__$2"); done
+  for it in "${@:4}"; do models+=("$nnUNet_results/$1/nnUNetTrainerDML_KD__student_${it}__$2"); done
   for model in "${models[@]}"; do nnunet-dml evaluate -d "$1" --model "$model" -o "$model/evaluation"; done
   python "$here/fold_table.py" "${models[@]/%//evaluation}" # differences to the student of hard labels, the first
 }
@@ -50,16 +50,17 @@ liver() { # CT slices at half their resolution, split by patient
   nnunet-dml split -d 17 --groups '(patient[0-9]+)_.*'
   nnunet-dml configure -d 17 -p half -o teacher --scale-features 0.5 --batch-size 8 --overwrite --set \
     training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
-  distil Dataset017_LiverSlices 2d teacher 0.25 ce dml kde
+  distil Dataset017_LiverSlices 2d teacher ce dml kde
 }
 
 hippocampus() { # MR in 3D
   once "$nnUNet_raw/Dataset004_Hippocampus" cp -r "$data/Dataset004_Hippocampus" "$nnUNet_raw/"
   local made="$nnUNet_preprocessed/Dataset004_Hippocampus"
   once "$made/nnUNetPlans_3d_fullres" nnUNetv2_plan_and_preprocess -d 4 -c 3d_fullres --verify_dataset_integrity -npfp 2 -np 2
-  nnunet-dml configure -d 4 -o teacher --scale-features 0.5 --overwrite --set \
-    training.epochs=20 training.iterations=25 training.val_iterations=5 training.seed=1234
-  distil Dataset004_Hippocampus 3d_fullres teacher 0.5 ce dml kde # a quarter learns next to nothing in 500 steps
+  # with nnU-Net's momentum of 0.99 a student of this width learns next to nothing in 500 steps
+  nnunet-dml configure -d 4 -o teacher --scale-features 0.5 --overwrite --set training.momentum=0.95 training.learning_rate=0.1 \
+    training.epochs=20 training.iterations=25 training.val_iterations=5 training.seed=1234 training.bfloat16=auto
+  distil Dataset004_Hippocampus 3d_fullres teacher ce dml kde
 }
 
 ssl() { # the same slices with labels of 5 training patients (a tenth), the others' images without
@@ -72,7 +73,7 @@ ssl() { # the same slices with labels of 5 training patients (a tenth), the othe
     once "$made/half.json" nnUNetv2_plan_experiment -d $id -overwrite_target_spacing 999 2 2 -overwrite_plans_name half
     once "$made/half_2d" nnUNetv2_preprocess -d $id -c 2d -plans_name half -np 2
     nnunet-dml configure -d $id -p half -o few --scale-features 0.25 --batch-size 8 --overwrite --set \
-      training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234
+      training.epochs=40 training.iterations=25 training.val_iterations=5 training.seed=1234 training.bfloat16=auto
     nnunet-dml configure -d $id -p few -o later --overwrite --set unlabelled.start_epoch=15
     nnunet-dml preprocess -d $id -p few -c 2d
     for arm in "${arms[@]}"; do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -107,7 +108,9 @@ def commands(cells: Sequence[Cell], data: Path | None, device: str | None) -> li
 def _do(command: Sequence[str], place: Place, dataset: Dataset) -> None:
     log = place.log(f"{dataset.folder_name} {' '.join(command[:2])}")
     log.unlink(missing_ok=True)
-    if status := call([command], log):
+    # nnU-Net trains on a CPU best with 0 workers, but its preprocessing makes that its number of threads, of which 0 is none
+    threads = {"nnUNet_n_proc_DA": "1"} if os.environ.get("nnUNet_n_proc_DA") == "0" else None
+    if status := call([command], log, threads):
         lines = [it for it in log.read_text(encoding="utf-8", errors="replace").splitlines() if it]
         found = f"status {status}: {lines[-1][:200] if lines else ''}"
         raise InputError(problem(shlex.join(command), expected="it to work", found=found, todo=f"See {log}."))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import re
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +78,7 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
             return run_cell(cell, place, environment)
 
     def execute(cells: list[Cell], note: Callable[[Cell, State], None]) -> None:
-        with ThreadPoolExecutor(slots.qsize()) as pool:
+        with _sigterm_interrupts(), ThreadPoolExecutor(slots.qsize()) as pool:
             waiting = {pool.submit(one, cell): cell for cell in cells}
             try:
                 for done in as_completed(waiting):
@@ -87,6 +89,19 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
                 raise
 
     return execute
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """`kill` and a cluster's scheduler end a run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Job:

@@ -160,6 +160,22 @@ def test_an_interrupt_reaches_the_trainings(world):
     assert state(made[0], place) == "failed"
 
 
+def test_a_terminated_runner_ends_its_trainings(world):
+    world.setenv("SLOW", "60")
+    place, made = grid_of(world)
+    begun = time.monotonic()
+    runner = multiprocessing.get_context("fork").Process(target=run, args=(made, on_this_machine(place)))
+    runner.start()
+    while not world.calls("train"):
+        time.sleep(0.01)
+    runner.terminate()
+    runner.join()
+    world.setenv("SLOW", "0")
+    assert run_cell(made[0], place) == "done"
+    assert time.monotonic() - begun < 30
+    assert len(world.calls("train")) == 2, "no other one was begun"
+
+
 def test_a_student_without_its_teacher_fails_and_says_so(world):
     text = world.grid.read_text().replace(
         "jml: {trainer: nnUNetTrainerJML,", "jml: {trainer: nnUNetTrainerJML, teacher: dml,"

@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet import segmentation_models
+from nnunet_dml.nnunet import bfloat16, segmentation_models
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
 from nnunet_dml.nnunet.segmentation_models import SegmentationModel
@@ -89,6 +89,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             )
         return options
 
+    @property
+    def trains_in_bfloat16(self) -> bool:
+        """Whether the networks compute in bfloat16 while training."""
+        return bfloat16.is_wanted(self.options.training.bfloat16, self.device)
+
     def _seed(self, number: int) -> None:
         """Seed Python, NumPy and torch where the options have a seed, which `number` is added to."""
         seed = self.options.training.seed
@@ -101,6 +106,8 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         """As upstream's, after seeding: all ranks start from the same weights."""
         self._seed(0)
         super().initialize()
+        if self.trains_in_bfloat16:
+            bfloat16.compute_in_bfloat16(networks.unwrapped(self.network), only_training=True)
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """As upstream's, with `training.momentum`."""

@@ -15,6 +15,7 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml.losses import DistillationLoss
 from nnunet_dml.losses.distillation import TERMS
 from nnunet_dml.nnunet import teacher as teachers
+from nnunet_dml.nnunet.bfloat16 import compute_in_bfloat16
 from nnunet_dml.nnunet.distillation import ECE, TaughtLoss, TeachingRecord
 from nnunet_dml.nnunet.soft_maps import digests
 from nnunet_dml.nnunet.teacher_calibration import TeacherCalibration
@@ -96,6 +97,8 @@ class DistillationTrainer(SoftLabelTrainer):
                 check_teacher(folds, self)
                 self._check_same_teacher(digests({it.fold: it.path for it in folds}))
                 self.teacher = teachers.build(folds, self.device, compiled=self._do_i_compile())
+                for network in self.teacher.networks if self.trains_in_bfloat16 else ():
+                    compute_in_bfloat16(network, only_training=False)
                 message = f"{options.model}, fold {', '.join(it.fold for it in folds)}, calibration: {options.calibration}"
         self._start_record()
         super().on_train_start()

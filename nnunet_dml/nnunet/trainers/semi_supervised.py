@@ -15,6 +15,7 @@ from torch import distributed as dist
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml.losses import DistillationLoss
 from nnunet_dml.nnunet import unlabelled
+from nnunet_dml.nnunet.bfloat16 import compute_in_bfloat16
 from nnunet_dml.nnunet.moving_average import MovingAverage
 from nnunet_dml.nnunet.option_checks import check_unlabelled
 from nnunet_dml.nnunet.pseudo_labels import JointLoss, pseudo_labels
@@ -79,6 +80,8 @@ class SemiSupervisedTrainer(SoftLabelTrainer):
         teacher = self.average.module
         if networks.has_decoder(teacher):
             teacher.decoder.deep_supervision = False  # type: ignore[union-attr]
+        if self.trains_in_bfloat16:
+            compute_in_bfloat16(teacher, only_training=False)
         self._teacher = torch.compile(teacher) if self._do_i_compile() else teacher
         self.optimizer.register_state_dict_post_hook(self._add_student)
         self.optimizer.register_load_state_dict_pre_hook(self._take_student)
