@@ -173,6 +173,16 @@ def test_the_loss_is_that_of_the_batch_the_labels_and_the_teacher(world):
     assert float(trainer.train_step(batch)["loss"]) == pytest.approx(expected.item(), abs=1e-4)
 
 
+def test_the_teacher_computes_in_bfloat16_where_the_student_does(world):
+    probs = []
+    for mode in ("off", "on"):
+        trainer = build(world, training={"seed": 1, "bfloat16": mode})
+        probs.append(trainer.teacher(next(trainer.dataloader_train)["data"]))
+    torch.testing.assert_close(*probs, atol=0.05, rtol=0)
+    assert not torch.equal(*probs)
+    assert np.isfinite(step(trainer))
+
+
 def test_only_the_student_learns_and_only_it_is_saved(world, tmp_path):
     trainer = build(world)
     learning = {id(it) for group in trainer.optimizer.param_groups for it in group["params"]}

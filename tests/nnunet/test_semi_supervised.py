@@ -99,6 +99,23 @@ class TestAStep:
         share = one_hot.all(1).float().mean()
         assert 0.05 < share < 0.6  # at this stage the teacher is sure of nothing, and knows no zeros and ones
 
+    def test_student_and_teacher_compute_in_bfloat16(self, world):
+        trainer = build(world, training={"bfloat16": "on"})
+        seen = {}
+        for name, network in (("student", trainer.network), ("teacher", trainer.average.module)):
+            (last,) = [it for it in network.modules() if isinstance(it, torch.nn.Conv2d)][-1:]
+            last.register_forward_hook(
+                lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+            )
+        epoch(trainer, iterations=1)
+        assert seen == {
+            "student": torch.float32,
+            "teacher": torch.bfloat16,
+        }  # the student's last is validated
+        trainer.on_train_epoch_start()
+        trainer.train_step(next(trainer.dataloader_train))
+        assert seen["student"] is torch.bfloat16
+
     def test_the_average_follows_and_the_teacher_is_it(self, world):
         trainer = build(world, unlabelled={"ema": 0.5})
         trainer.on_train_epoch_start()

@@ -264,6 +264,21 @@ class TestPhantom:
             )
         assert losses[0] == losses[1]
 
+    @pytest.mark.parametrize("name", ["nnUNetTrainerConfigured", "nnUNetTrainerDML"])
+    def test_bfloat16_is_for_training_alone(self, phantom, name):
+        losses, outputs = [], []
+        for mode in ("off", "on"):
+            trainer = build(name, phantom, training={"seed": 1, "bfloat16": mode})
+            trainer.initialize()
+            trainer.on_train_start()
+            batch = next(trainer.dataloader_train)
+            outputs.append(trainer.network.eval()(batch["data"])[0])
+            trainer.network.train()
+            losses.append(float(trainer.train_step(batch)["loss"]))
+        assert torch.equal(*outputs)
+        assert losses[0] == pytest.approx(losses[1], abs=0.02)
+        assert losses[0] != losses[1]
+
     def test_from_training_to_evaluation_with_stock_commands(self, phantom, tmp_path):
         train = [
             "nnUNetv2_train",
