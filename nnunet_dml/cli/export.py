@@ -32,11 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the zip; say what is in it and how to use it."""
+    from nnunet_dml.evaluation.calibrated import store
     from nnunet_dml.nnunet.export import export
 
+    folder = _folder(args.model, args.dataset)
+    calibrator = store.files_to_give_away(folder)
     models = export(
-        _folder(args.model, args.dataset),
+        folder,
         args.output,
+        extras=calibrator,
         folds=args.folds,
         checkpoint=args.checkpoint,
         overwrite=args.overwrite,
@@ -51,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
         )
         for note in model.notes:
             print(f"  {note}")
+    if calibrator:
+        print("  and its calibrator, which `nnunet-dml predict` applies where this package is installed, too")
     print("On a machine with nnU-Net; a model of this name there is overwritten:")
     print(f"  nnUNetv2_install_pretrained_model_from_zip {args.output.name}")
     previous = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +48,7 @@ def export(
     folds: Sequence[str] | None = None,
     checkpoint: str = FINAL,
     overwrite: bool = False,
+    extras: Mapping[str, bytes] | None = None,
 ) -> list[Exported]:
     """Write a model's zip, with the previous stages of a cascade in front of it.
 
@@ -61,6 +62,7 @@ def export(
         folds: `0`, `1`, …, `all`; None takes all numbered ones, or fold_all where there are none.
         checkpoint: Name of the checkpoint in each fold.
         overwrite: Whether `output` may be replaced.
+        extras: Further files of this model, by their path in its folder.
 
     Returns:
         The models in the zip, in the order in which they predict.
@@ -76,7 +78,7 @@ def export(
         models.insert(0, read_model(previous, same_folds, checkpoint))
     clear_leftovers(output.parent, output.name)
     with atomic_file(output) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        return [_add(archive, it) for it in models]
+        return [_add(archive, it, extras or {} if it is models[-1] else {}) for it in models]
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -91,7 +93,7 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise InputError(problem(where, expected="a new file", found="an existing one", todo=todo))
 
 
-def _add(archive: zipfile.ZipFile, model: TrainedModel) -> Exported:
+def _add(archive: zipfile.ZipFile, model: TrainedModel, extras: Mapping[str, bytes]) -> Exported:
     """Write one model into the zip."""
     model = _without_places(model)
     record = _record(model)
@@ -107,6 +109,8 @@ def _add(archive: zipfile.ZipFile, model: TrainedModel) -> Exported:
     fingerprint = model.folder / "dataset_fingerprint.json"
     if fingerprint.is_file():
         put(fingerprint.name, fingerprint.read_bytes())
+    for name, content in sorted(extras.items()):
+        put(name, content)
     own = f"crossval_results_folds_{'_'.join(record['folds'])}"
     notes = []
     for path in sorted(it for name in _POSTPROCESSING for it in model.folder.rglob(name)):

@@ -159,6 +159,26 @@ def read(model: Path) -> Stored | None:
     return Stored(folder, record)
 
 
+def files_to_give_away(model: Path) -> dict[str, bytes]:
+    """What a model's calibrator needs on another machine, by path in the model's folder; empty if none was fitted.
+
+    Without the names of the cases, and without the calibrators that only these need.
+
+    Raises:
+        InputError: As of `read`; a file is missing or damaged.
+    """
+    stored = read(model)
+    if stored is None:
+        return {}
+    stored.final()  # refuses what could not be used there
+    files = {_FINAL: stored.record["files"][_FINAL]}
+    record = {**stored.record, "groups": {}, "notes": [], "files": files}
+    return {
+        f"{FOLDER}/{RECORD}": f"{json.dumps(record, indent=2, ensure_ascii=False)}\n".encode(),
+        f"{FOLDER}/{_FINAL}": (stored.folder / _FINAL).read_bytes(),
+    }
+
+
 def check_labels(stored: Stored, dataset: RawDataset) -> None:
     """Refuse to calibrate probabilities of other classes or regions.
 
