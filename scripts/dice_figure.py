@@ -44,7 +44,12 @@ def best_predictions() -> tuple[list[float], list[float], float, float]:
     values = torch.stack([soft_dice_loss(it, label, smooth=0) for it in tried])
     best = tried[int(values.argmin())]
     assert float(dice_semimetric_loss(label, label)) == 0
-    return y.tolist(), best.flatten().tolist(), float(values.min()), float(soft_dice_loss(label, label, smooth=0))
+    return (
+        y.tolist(),
+        best.flatten().tolist(),
+        float(values.min()),
+        float(soft_dice_loss(label, label, smooth=0)),
+    )
 
 
 def draw() -> str:
@@ -67,7 +72,9 @@ def draw() -> str:
     parts += [right.line(ys, best, "b", dashed=True), right.line(ys, ys, "a")]
     parts.append(text(532, 88, "all or nothing", kind="small"))
     parts.append('<path class="line b" stroke-dasharray="6 4" d="M60 340h34"/>')
-    parts.append(text(102, 344, f"soft Dice loss: {least:.2f} at its best, {at_label:.2f} at the label itself"))
+    parts.append(
+        text(102, 344, f"soft Dice loss: {least:.2f} at its best, {at_label:.2f} at the label itself")
+    )
     parts.append('<path class="line a" d="M60 364h34"/>')
     parts.append(text(102, 368, "Dice semimetric loss: 0 at the label"))
     title = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,7 +61,9 @@ def cli_page() -> str:
         "Made of the code that parses the arguments. Every command has `--help`; `nnunet-dml train` hands all its "
         "arguments to `nnUNetv2_train`. The exit status is 0, or 2 for bad input, with a line per problem.",
     ]
-    with mock.patch.dict(os.environ, {"COLUMNS": "100", "nnUNet_def_n_proc": ""}):  # the same on every machine
+    with mock.patch.dict(
+        os.environ, {"COLUMNS": "100", "nnUNet_def_n_proc": ""}
+    ):  # the same on every machine
         for name, parser, depth in commands(build_parser()):
             lines += _command(name, parser, depth)
     return "\n".join(lines) + "\n"
@@ -81,7 +83,9 @@ def _command(name: str, parser: argparse.ArgumentParser, depth: int) -> list[str
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     lines = ["", f"{'#' * (depth + 1)} {name}", "", _text(parser.description or ""), ""]
     lines += ["```text", usage, "```"]
-    arguments = [a for a in parser._actions if not isinstance(a, (argparse._HelpAction, argparse._SubParsersAction))]
+    arguments = [
+        a for a in parser._actions if not isinstance(a, (argparse._HelpAction, argparse._SubParsersAction))
+    ]
     if arguments:
         lines += ["", "| argument | meaning |", "|---|---|"]
         lines += [f"| {_flags(it)} | {_text(_help(it))} |" for it in arguments]
@@ -118,22 +122,41 @@ def options_page() -> str:
         "`nnunet-dml configure --set NAME=VALUE` and stand in the plans file under `nnunet_dml`. The defaults here are the "
         "general ones; a [trainer](../how-to/trainers.md) has its own for some, which options override.",
     ]
-    rows: Mapping[str, list[str]] = {name: [] for name in Options.model_fields}
+    rows: dict[str, list[str]] = {name: [] for name in Options.model_fields}
     for name, kind, default, description in listing():
-        shown = {None: "none", True: "true", False: "false"}.get(default) if not isinstance(default, (int, float)) or isinstance(default, bool) else None
-        value = shown if shown is not None else str(default)
-        rows[name.split(".")[0]].append(f"| {_code(name)} | {_text(_kind(kind))} | {_code(value)} | {_text(description)} |")
+        cells = (_code(name), _text(_kind(kind)), _code(_value(default)), _text(description))
+        rows[name.split(".")[0]].append(f"| {' | '.join(cells)} |")
     for name, field in Options.model_fields.items():
         said = (field.annotation.__doc__ or "").splitlines()[0]  # type: ignore[union-attr]
-        lines += ["", f"## {name}", "", _text(said), "", "| option | values | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            _text(said),
+            "",
+            "| option | values | default | meaning |",
+            "|---|---|---|---|",
+        ]
         lines += rows[name]
     return "\n".join(lines) + "\n"
+
+
+def _value(value: Any) -> str:
+    """A default as `--set` takes it."""
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def _kind(kind: str) -> str:
     """A type in words."""
     kind = re.sub(r"one of \[([^\]]*)\]", lambda it: it[1].replace("'", ""), kind)
-    words = {"float": "number", "int": "whole number", "bool": "true, false", "str": "text", "NoneType": "none", "None": "none"}
+    words = {
+        "float": "number",
+        "int": "whole number",
+        "bool": "true, false",
+        "str": "text",
+        "NoneType": "none",
+        "None": "none",
+    }
     kind = re.sub(r"\b(float|int|bool|str|NoneType|None)\b", lambda it: words[it[1]], kind)
     kind = re.sub(r"tuple\[(.*), \.\.\.\]", r"[\1, …]", kind)
     kind = re.sub(r"dict\[text, number\]", "weights by name", kind)
@@ -152,7 +175,13 @@ def measures_page() -> str:
     for measure in MEASURES.values():
         if measure.group != group:
             group = measure.group
-            lines += ["", f"## {group}", "", "| name | title | unit | better | what it is |", "|---|---|---|---|---|"]
+            lines += [
+                "",
+                f"## {group}",
+                "",
+                "| name | title | unit | better | what it is |",
+                "|---|---|---|---|---|",
+            ]
         better = {"zero": "near 0"}.get(measure.better, measure.better)
         cells = (_code(measure.name), measure.title, measure.unit, better, measure.definition)
         lines.append(f"| {cells[0]} | " + " | ".join(_text(it) for it in cells[1:]) + " |")
@@ -167,5 +196,5 @@ def _code(text: str) -> str:
 def _text(text: str) -> str:
     """Plain text in Markdown: code between backticks stays, everything else is literal; fits a cell of a table."""
     parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
-    plain = [it if i % 2 else re.sub(r"([\\*_<>\[\]{}$])", r"\\\1", it).replace("\\<", "&lt;").replace("\\>", "&gt;") for i, it in enumerate(parts)]
-    return "".join(plain).replace("|", "\\|").replace("\\{", "{").replace("\\}", "}").replace("\\$", "$")
+    parts[::2] = [re.sub(r"([\\*_\[\]])", r"\\\1", it).replace("<", "&lt;") for it in parts[::2]]
+    return "".join(parts).replace("|", "\\|")

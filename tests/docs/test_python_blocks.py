@@ -14,8 +14,13 @@ from tests.docs.pages import Block, blocks
 NUMBER = r"(?<![\w.])-?\d+\.?\d*(?:e-?\d+)?"
 
 
+def heavy(block: Block):
+    """MONAI's import takes longer than all else here."""
+    return pytest.param(block, marks=pytest.mark.slow if "monai" in block.code else (), id=str(block))
+
+
 @pytest.mark.filterwarnings("ignore")  # of other packages, at import
-@pytest.mark.parametrize("block", blocks("python"), ids=str)
+@pytest.mark.parametrize("block", [heavy(it) for it in blocks("python")])
 def test_blocks_print_what_their_comments_say(block: Block, capsys):
     exec(block.code, {"__name__": "__main__"})
     printed = [float(n) for n in re.findall(NUMBER, re.sub(r"dtype=\w+\.\w+", "", capsys.readouterr().out))]

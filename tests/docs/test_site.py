@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from tests.conftest import ROOT, run
 from tests.docs.pages import DOCS, pages
 
 README = ROOT / "README.md"
-FETCHED = re.compile(r"<(?:script|img|iframe|source)[^>]+src=\"?https?:|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+https?:|url\(https?:")
+FETCHED = re.compile(
+    r"<(?:script|img|iframe|source)[^>]+src=\"?https?:|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+https?:|url\(https?:"
+)
 
 
 def text_of(page: Path) -> str:
@@ -26,12 +27,24 @@ def text_of(page: Path) -> str:
 @pytest.mark.slow
 def test_the_site_builds_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocs")
-    run(sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ROOT / "mkdocs.yml", "-d", tmp_path / "site")
+    run(
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "-f",
+        ROOT / "mkdocs.yml",
+        "-d",
+        tmp_path / "site",
+    )
     made = sorted((tmp_path / "site").rglob("*.html"))
     assert len(made) > 25
     assert not [it.name for it in made if FETCHED.search(it.read_text(encoding="utf-8"))]
     commands = (tmp_path / "site" / "reference" / "cli.html").read_text(encoding="utf-8")
-    assert all(f"nnunet-dml {it}</h2>" in re.sub(r"<a class=\"headerlink.*?</a>", "", commands) for it in COMMANDS)
+    assert all(
+        f"nnunet-dml {it}</h2>" in re.sub(r"<a class=\"headerlink.*?</a>", "", commands) for it in COMMANDS
+    )
     python = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
     assert 'id="nnunet_dml.losses.dice_semimetric_loss"' in python
     assert 'id="nnunet_dml.metrics.bdice"' in python
@@ -39,15 +52,23 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
 
 @pytest.mark.parametrize("name", ["dice", "result"])
 def test_pictures_are_what_their_scripts_draw(name, tmp_path):
-    (target,) = re.findall(r"docs/pictures/([\w-]+\.svg)\]", (ROOT / "scripts" / f"{name}_figure.py").read_text())
+    (target,) = re.findall(
+        r"docs/pictures/([\w-]+\.svg)\]", (ROOT / "scripts" / f"{name}_figure.py").read_text()
+    )
     run(sys.executable, ROOT / "scripts" / f"{name}_figure.py", tmp_path / target)
     assert (tmp_path / target).read_bytes() == (DOCS / "pictures" / target).read_bytes()
 
 
 def test_every_trainer_is_listed_and_every_listed_trainer_exists():
-    listed = set(re.findall(r"`(nnUNetTrainer\w+)`", (DOCS / "how-to" / "trainers.md").read_text(encoding="utf-8")))
+    listed = set(
+        re.findall(r"`(nnUNetTrainer\w+)`", (DOCS / "how-to" / "trainers.md").read_text(encoding="utf-8"))
+    )
     assert listed == set(trainers.__all__)
-    named = {it.split("__")[0] for page in pages() for it in re.findall(r"nnUNetTrainer\w+", page.read_text(encoding="utf-8"))}
+    named = {
+        it.split("__")[0]
+        for page in pages()
+        for it in re.findall(r"nnUNetTrainer\w+", page.read_text(encoding="utf-8"))
+    }
     assert named <= {*trainers.__all__, "nnUNetTrainer"}
 
 
@@ -65,7 +86,10 @@ def test_quoted_figures_stand_where_the_link_leads():
     for item in re.findall(r"^\* (.*)$", text_of(page), re.MULTILINE):
         links = re.findall(r"\(\.\./results/([\w-]+\.md)", item)
         numbers = re.findall(r"\d+\.\d+(?:e-?\d+)?|\d+,\d+", re.sub(r"\([^)]*\.md[^)]*\)", "", item))
-        source = "".join((DOCS / "results" / it).read_text(encoding="utf-8") for it in links or [it.name for it in (DOCS / "results").glob("*.md")])
+        source = "".join(
+            (DOCS / "results" / it).read_text(encoding="utf-8")
+            for it in links or [it.name for it in (DOCS / "results").glob("*.md")]
+        )
         quoted += len(numbers)
         assert not [it for it in numbers if it not in source], item
     assert quoted > 10
