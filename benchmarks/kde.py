@@ -1,0 +1,130 @@
+"""Kernel calibration of an image against a direct version that evaluates all voxels at once.
+
+The direct version is Eq. 21 and 23 of Dice Semimetric Losses with voxels, keys and classes in one tensor, in log space
+and float32. Where that would not fit it gets the first voxels only, and its time and memory are scaled to all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, avg_pool3d, one_hot
+
+from benchmarks._timing import Aim, Line, Options, Point, Row, Table, compare, over
+from nnunet_dml.calibration import calibrate_batch, choose_keys, wrong_voxels
+from nnunet_dml.calibration.batch import rows_of
+from nnunet_dml.calibration.kde import FLOOR
+from nnunet_dml.labels import boundary_voxels
+
+OURS, CHOSEN, DIRECT = "nnunet_dml, all voxels", "nnunet_dml, chosen voxels", "direct, all voxels"
+SHAPES = {"full": ([512, 512], [128] * 3), "quick": ([128, 128], [32] * 3), "minute": ([16, 16],)}
+CLASSES = {"full": (2, 3, 14), "quick": (2, 3, 14), "minute": (2, 3)}
+KEYS = {"full": (125, 250, 500, 1000, 2000), "quick": (125, 250, 500, 1000), "minute": (20, 40)}
+EDGES = {"full": (64, 128, 256, 512), "quick": (32, 64, 128), "minute": (8, 16)}
+GIB = {"full": 4.0, "quick": 0.25, "minute": 0.25}  # what the direct version's tensor may take
+SMALLEST = {"shape": [16, 16], "share": 1.0}
+BANDWIDTH = 1e-3
+
+
+def image(shape: list[int], classes: int, device: str) -> tuple[Tensor, Tensor]:
+    """Probabilities of an overconfident teacher and one-hot labels: blobs whose size grows with the image's."""
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, classes, *shape, generator=random)
+    pool = avg_pool2d if len(shape) == 2 else avg_pool3d
+    radius = max(2, shape[0] // 25)
+    smooth = pool(pool(noise, 2 * radius + 1, 1, radius), 2 * radius + 1, 1, radius)
+    logits = smooth / smooth.std() * 6
+    detail = pool(noise, 5, 1, 2)
+    labels = (logits + 0.5 * detail / detail.std()).argmax(1)
+    return logits.softmax(1).to(device), one_hot(labels, classes).movedim(-1, 1).float().to(device)
+
+
+def direct(probs: Tensor, keys: Tensor, labels: Tensor, bandwidth: float) -> Tensor:
+    """All at once: (N, 1, C) times (1, M, C)."""
+    alpha = keys / bandwidth + 1
+    constants = torch.lgamma(alpha.sum(1)) - torch.lgamma(alpha).sum(1)
+    exponents = (probs.clamp(min=FLOOR).log()[:, None] * (alpha - 1)[None]).sum(2) + constants
+    return exponents.softmax(1) @ labels
+
+
+def candidates(
+    shape: list[int], classes: int, keys: int, share: float, device: str = "cpu"
+) -> dict[str, Callable[[], Any]]:
+    """Ours draw their keys and choose their voxels in the call; the direct version gets its keys."""
+    probs, labels = image(shape, classes, device)
+    random = torch.Generator(device).manual_seed(0)
+    key_voxels = choose_keys(labels, keys=keys, generator=random)
+    key_probs, key_labels = rows_of(probs, key_voxels), rows_of(labels, key_voxels)
+    rows = probs.movedim(1, -1).reshape(-1, classes)[: max(1, round(share * prod(shape)))]
+
+    def batch(chosen: bool) -> Tensor:
+        where = wrong_voxels(probs, labels) | boundary_voxels(labels) if chosen else None
+        return calibrate_batch(probs, labels, bandwidth=BANDWIDTH, keys=keys, where=where)
+
+    return {
+        OURS: lambda: batch(False),
+        CHOSEN: lambda: batch(True),
+        DIRECT: lambda: direct(rows, key_probs, key_labels, BANDWIDTH),
+    }
+
+
+def compared(options: Options, shape: list[int], classes: int, device: str) -> tuple[dict[str, Line], float]:
+    """The candidates, the direct one scaled to all voxels, and the share of them that it was given."""
+    share = min(1.0, GIB[options.size] * 2**30 / (4.0 * prod(shape) * KEYS[options.size][-1] * classes))
+    point = {"shape": shape, "classes": classes, "keys": keys_of(options), "share": share, "device": device}
+    lines = compare(__name__, point, options, rounds=min(5, options.rounds))
+    return {**lines, DIRECT: lines[DIRECT].scaled(1 / share)}, share
+
+
+def keys_of(options: Options) -> int:
+    """How many keys are meant where they are not what varies."""
+    return 40 if options.size == "minute" else 1000
+
+
+def measure(options: Options) -> Row:
+    """All shapes, classes and devices; curves in 2D, without the direct version, which is linear by construction."""
+    row = Row(
+        "kde",
+        f"Kernel calibration, {keys_of(options)} keys, h = {BANDWIDTH:g}",
+        'Against Eq. 21 and 23 written down directly: voxels × keys × classes in one float32 tensor, in log space. "Chosen" are '
+        "the wrong voxels and those near a boundary, as in training, the choice counted in.",
+    )
+    for device in options.devices:
+        for shape in SHAPES[options.size]:
+            for classes in CLASSES[options.size]:
+                title = f"{' × '.join(map(str, shape))}, {classes} classes, {device}"
+                lines, share = compared(options, shape, classes, device)
+                note = f"The direct version was given {100 * share:.2g} % of the voxels, and scaled linearly."
+                row.tables.append(Table(title, lines, note if share < 1 else ""))
+                ours, other = lines[OURS], lines[DIRECT]
+                row.aims.append(Aim(f"{title}: direct time ÷ ours", other.median / ours.median, "≥", 8))
+                if ours.mib and other.mib:
+                    row.aims.append(Aim(f"{title}: memory ÷ direct", ours.mib / other.mib, "≤", 1 / 12))
+    edges, size, device = EDGES[options.size], options.size, options.devices[0]
+    middle, keys = edges[len(edges) // 2], keys_of(options)
+    for name, sizes, points in (
+        ("voxels", [n * n for n in edges], [([n, n], 3, keys) for n in edges]),
+        ("keys", KEYS[size], [([middle, middle], 3, it) for it in KEYS[size]]),
+        ("classes", CLASSES[size], [([middle, middle], it, keys) for it in CLASSES[size]]),
+    ):
+        at: list[Point] = [
+            {"shape": s, "classes": c, "keys": k, "share": 1e-9, "device": device} for s, c, k in points
+        ]
+        curve = over(__name__, name, sizes, at, options, rounds=min(5, options.rounds))
+        reason = REASONS.get(name, "")
+        row.curves.append(
+            type(curve)(name, sizes, {it: curve.lines[it] for it in (OURS, CHOSEN)}, reason=reason)
+        )
+    if "cuda" not in options.devices:
+        row.missing.append("kernel calibration on a GPU")
+    return row
+
+
+REASONS = {
+    "classes": "the softmax over the keys, which is most of the work, is done once for all classes; a class costs a column of "
+    "two matrix products"
+}

@@ -1,0 +1,88 @@
+"""Measure this package beside its peers, and write the page with the figures and what was aimed at.
+
+python benchmarks/run.py [--only loss,loader,…] [--quick] [--device cpu|cuda] [--threads N] [-o docs/results/speed.md]
+
+All rows at their full size take hours on two cores and 20 GiB of memory; `--quick` takes minutes. Without `-o` the whole run
+writes docs/results/speed.md; `--quick` and `--only` print, so that they do not replace it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shlex
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # modules here are found as benchmarks.…
+
+from benchmarks._page import draw, page
+from benchmarks._timing import ROOT, Options, Row
+
+ROWS = ("loss", "loader", "epoch", "kde", "fusion", "evaluation", "storage", "bfloat16")
+
+
+def measure(names: tuple[str, ...], options: Options) -> list[Row]:
+    """One row after the other, each with a folder of its own, which goes away."""
+    rows = []
+    for name in names:
+        print(f"{name} …", file=sys.stderr)
+        rows.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+    return rows
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", default=",".join(ROWS), help="rows, with commas between them (default: all)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--minute", action="store_true", help=argparse.SUPPRESS)  # sizes of the tests
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: the CPU, and a GPU where there is one"
+    )
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("-o", dest="output", type=Path)
+    found = parser.parse_args()
+    if unknown := set(found.only.split(",")) - set(ROWS):
+        parser.error(f"--only: expected some of {', '.join(ROWS)}, found {', '.join(sorted(unknown))}")
+    return found
+
+
+def main() -> None:
+    """Measure; write the page or print it."""
+    asked = arguments()
+    os.environ["OMP_NUM_THREADS"] = str(asked.threads)
+    import torch
+
+    torch.set_num_threads(asked.threads)
+    warnings.filterwarnings("ignore")  # of the others' code
+    if asked.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("--device cuda: expected a GPU that PyTorch can use, found none")
+    both = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    size = "minute" if asked.minute else "quick" if asked.quick else "full"
+    with tempfile.TemporaryDirectory() as folder:
+        devices = (asked.device,) if asked.device else both
+        options = Options(Path(folder), size, devices, asked.threads)
+        rows = measure(tuple(asked.only.split(",")), options)
+    output = asked.output
+    if output is None and size == "full" and asked.only == ",".join(ROWS):
+        output = ROOT / "docs" / "results" / "speed.md"
+    command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+    text = page(rows, command=command, threads=asked.threads, figures="figures" if output else None)
+    if output is None:
+        print(text)
+        return
+    draw(rows, output.parent / "figures")
+    output.write_text(text, encoding="utf-8")
+    print(f"Wrote {output}")
+
+
+if __name__ == "__main__":
+    main()
