@@ -15,7 +15,8 @@ from tests.docs.pages import DOCS, pages
 
 README = ROOT / "README.md"
 FETCHED = re.compile(
-    r"<(?:script|img|iframe|source)[^>]+src=\"?https?:|<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+https?:|url\(https?:"
+    r"<(?:script|img|iframe|source)[^>]+src=\"?https?:"
+    r"|<link(?=[^>]*rel=\"?(?:stylesheet|preconnect|preload))[^>]*href=\"?https?:|url\(https?:"
 )
 
 
@@ -48,6 +49,20 @@ def test_the_site_builds_and_fetches_nothing(tmp_path):
     python = (tmp_path / "site" / "reference" / "python.html").read_text(encoding="utf-8")
     assert 'id="nnunet_dml.losses.dice_semimetric_loss"' in python
     assert 'id="nnunet_dml.metrics.bdice"' in python
+
+
+@pytest.mark.parametrize(
+    ("tag", "fetches"),
+    [
+        ('<script src="https://cdn.org/x.js">', True),
+        ('<link href="https://fonts.org" rel="preconnect">', True),
+        ('<link rel="stylesheet" href="https://cdn.org/x.css">', True),
+        ('<link rel="stylesheet" href="../assets/x.css">', False),
+        ('<a href="https://github.com">', False),
+    ],
+)
+def test_what_a_page_fetches_is_recognised(tag, fetches):
+    assert bool(FETCHED.search(tag)) == fetches
 
 
 @pytest.mark.parametrize("name", ["dice", "result"])
