@@ -15,7 +15,6 @@ from benchmarks._timing import Aim, Curve, Line, Row, Table, exponent
 
 PACKAGES = ("torch", "nnunetv2", "monai", "torchmetrics", "SimpleITK", "numpy")
 LINEAR = 0.15  # how far an exponent may be from 1
-FONT = ("figure.facecolor", "axes.facecolor")
 
 
 def machine() -> str:
@@ -119,7 +118,7 @@ def why(curve: Curve, slope: float, last: float) -> str:
         return curve.reason
     if slope < 1 and last > slope:
         return f"a fixed cost weighs at small sizes, the last step has {last:.2f}"
-    return "below linear" if slope < 1 else "the reason is not known"
+    return "each step costs less than its share" if slope < 1 else "the reason is not known"
 
 
 def figure_name(row: Row, curve: Curve) -> str:

@@ -19,6 +19,7 @@ SHAPES: dict[str, list[tuple[list[int], list[int]]]] = {
     "quick": [([8, 1, 112, 96], [16, 32, 64, 128, 128]), ([2, 1, 40, 56, 40], [16, 32, 64, 128])],
     "minute": [([2, 1, 16, 16], [4, 8])],
 }
+SMALLEST = {"shape": [2, 1, 16, 16], "features": [4, 8]}
 
 
 def network(dimensions: int, features: list[int]) -> nn.Module:

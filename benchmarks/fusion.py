@@ -24,6 +24,7 @@ SHAPE = {"full": (450, 512, 512), "quick": (48, 128, 128), "minute": (6, 16, 16)
 DEPTHS = {"full": (28, 56, 112, 225, 450), "quick": (12, 24, 48), "minute": (3, 6)}
 CLASSES = {"full": (2, 4, 8), "quick": (2, 4, 8), "minute": (2, 4)}
 ROUNDS = {"full": 3, "quick": 3, "minute": 1}
+SMALLEST = {"raters": 1}
 PLANES = {"full": 112, "quick": 24, "minute": 6}  # of the curve over classes
 
 
@@ -107,7 +108,9 @@ def measure(options: Options) -> Row:
         ("from files", {name: its[-1] for name, its in curve.lines.items()}),
         ("in memory", compare(__name__, point("raters", from_files=False), options, **how)),
     ):
-        row.tables.append(Table(f"7 raters, {where}", lines))
+        for title, names in (("majority", (VOTE, ITK)), ("mean", (MEAN, NUMPY, WEIGHTED))):
+            its = {name: lines[name] for name in names}
+            row.tables.append(Table(f"{title} of 7 raters, {where}", its))
         for name, other in PAIRS.items():
             found = lines[other].median / lines[name].median
             row.aims.append(Aim(f"7 raters, {where}: time of {other} ÷ ours", found, "≥", 2))

@@ -19,6 +19,7 @@ from scripts.make_phantom import make_case
 OURS, NIFTI = "nnunet_dml, .b2nd", "float32 .nii.gz"
 SHAPE = {"full": (64, 256), "quick": (24, 96), "minute": (6, 32)}  # slices, edge
 RATERS = (3, 7)
+SMALLEST = {"size": "minute"}
 
 
 def fractions(size: str, raters: int, resampled: bool) -> np.ndarray:
