@@ -20,6 +20,10 @@ FUSIONS = ("majority", "uniform", "weighted", "staple")
 
 Labels: TypeAlias = npt.NDArray[np.integer[Any]]
 Masks: TypeAlias = Iterable[npt.ArrayLike]
+# per class, in the narrowest dtype that holds the number of raters: what is counted is as fast as it is small
+Votes: TypeAlias = list[npt.NDArray[np.unsignedinteger[Any]]]
+
+_PIECE = 1 << 18  # voxels that are counted at once, few enough for the cache
 
 
 def fuse(
@@ -95,15 +99,17 @@ def fuse(
         # The weights' sum is known only after the last rater, so it divides at the end: no third iteration.
         for mask, score in _scored(masks, votes, raters, ignore_label):
             if score > 0:
-                for c, share in enumerate(shares):
-                    np.add(share, np.float32(score), out=share, where=mask == c)
+                flat = mask.ravel()
+                for here in _pieces(mask.size):
+                    for c, share in enumerate(shares):
+                        share.reshape(-1)[here] += np.float32(score) * (flat[here] == c)
         total = shares.sum(axis=0)  # rounded as its parts are: unanimity is exactly 1
         np.divide(shares, total, out=shares, where=total > 0)
         left = left & (total == 0)
         if not left.any():
             return fused
     for count, share in zip(votes, shares, strict=True):
-        np.divide(count, voted, out=share, casting="unsafe", where=left)
+        np.divide(count, voted, out=share, dtype=np.float32, where=left)
     if method == "staple":
         staple(_again(masks, votes, raters), shares)
     return fused
@@ -223,14 +229,15 @@ def _maps(masks: Masks) -> Iterator[Labels]:
         yield mask
 
 
-def _count_votes(
-    masks: Masks, num_classes: int | None, ignore_label: int | None
-) -> tuple[list[npt.NDArray[np.int32]], int]:
+def _count_votes(masks: Masks, num_classes: int | None, ignore_label: int | None) -> tuple[Votes, int]:
     """How many raters gave each label, one array per class, and the number of raters."""
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"Expected argument `num_classes` of at least 1, got {num_classes}.")
-    votes: list[npt.NDArray[np.int32]] = []
+    votes: Votes = []
     raters = 0
+    first = (
+        1 if ignore_label is None else 0
+    )  # who does not abstain has voted for the background or for another
     for mask in _maps(masks):
         largest = int(mask.max() if ignore_label is None else mask.max(initial=0, where=mask != ignore_label))
         if num_classes is not None and largest >= num_classes:
@@ -239,9 +246,13 @@ def _count_votes(
                 f"(rater {raters}). Raise `num_classes`, or renumber the labels from 0."
             )
         wanted = num_classes or max(largest + 1, len(votes))
-        votes.extend(np.zeros(mask.shape, dtype=np.int32) for _ in range(wanted - len(votes)))
-        for c, count in enumerate(votes):
-            count += mask == c
+        dtype = np.min_scalar_type(raters + 1)  # of the most votes that there can be by now
+        votes = [count.astype(dtype, copy=False) for count in votes]
+        votes.extend(np.zeros(mask.shape, dtype=dtype) for _ in range(wanted - len(votes)))
+        flat = mask.ravel()
+        for here in _pieces(mask.size):
+            for c, count in enumerate(votes[first:], first):
+                count.reshape(-1)[here] += flat[here] == c
         raters += 1
     if not raters:
         raise ValueError("Expected `masks` of at least one rater, got none.")
@@ -249,12 +260,14 @@ def _count_votes(
         raise ValueError(
             f"Expected argument `ignore_label` above the labels of the {len(votes)} classes, got {ignore_label}."
         )
+    if first == 1:
+        votes[0] += raters
+        for count in votes[1:]:
+            votes[0] -= count
     return votes, raters
 
 
-def _most_votes(
-    votes: list[npt.NDArray[np.int32]], ignore_label: int | None
-) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
+def _most_votes(votes: Votes, ignore_label: int | None) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
     """The lowest label with the most votes per voxel, and the number of voxels in which it shared them."""
     most = votes[0].copy()
     labels = np.zeros(most.shape, dtype=np.min_scalar_type(ignore_label or len(votes) - 1))
@@ -271,25 +284,31 @@ def _most_votes(
 
 
 def _scored(
-    masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int, ignore_label: int | None
+    masks: Masks, votes: Votes, raters: int, ignore_label: int | None
 ) -> Iterator[tuple[Labels, float]]:
     """The raters once more: each map with its Dice against the majority vote."""
-    classes = len(votes)
-    vote = _most_votes(votes, ignore_label)[0].astype(np.intp).ravel()
-    size_vote = np.bincount(vote, minlength=classes)
+    foreground = range(1, len(votes))
+    vote = _most_votes(votes, ignore_label)[0].ravel()
     for mask in _again(masks, votes, raters):
-        flat, seen = mask.astype(np.intp).ravel(), vote
-        if ignore_label is not None:
-            voted = flat != ignore_label
-            flat, seen = flat[voted], vote[voted]
-            size_vote = np.bincount(seen, minlength=classes)
-        common = np.bincount(flat[flat == seen], minlength=classes)
-        sizes = np.bincount(flat, minlength=classes) + size_vote
-        dice = np.divide(2 * common, sizes, out=np.ones(classes), where=sizes > 0)
-        yield mask, float(dice[1:].mean()) if classes > 1 else 1.0
+        flat = mask.ravel()
+        common, sizes = (np.zeros(len(foreground), dtype=np.intp) for _ in range(2))
+        for here in _pieces(mask.size):
+            for i, c in enumerate(foreground):
+                own, seen = flat[here] == c, vote[here] == c
+                if ignore_label is not None:
+                    seen &= flat[here] != ignore_label
+                common[i] += np.count_nonzero(own & seen)
+                sizes[i] += np.count_nonzero(own) + np.count_nonzero(seen)
+        dice = np.divide(2 * common, sizes, out=np.ones(len(foreground)), where=sizes > 0)
+        yield mask, float(dice.mean()) if foreground else 1.0
 
 
-def _again(masks: Masks, votes: list[npt.NDArray[np.int32]], raters: int) -> Iterator[Labels]:
+def _pieces(voxels: int) -> Iterator[slice]:
+    """Slices of the flattened voxels."""
+    return (slice(start, start + _PIECE) for start in range(0, voxels, _PIECE))
+
+
+def _again(masks: Masks, votes: Votes, raters: int) -> Iterator[Labels]:
     """A second iteration over the raters, who must be as many as in the first."""
     seen = 0
     for mask in _maps(masks):

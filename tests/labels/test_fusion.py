@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from nnunet_dml.labels import FUSIONS, fuse, majority_vote, rater_dice, rater_weights
+from nnunet_dml.labels import FUSIONS, fuse, fusion, majority_vote, rater_dice, rater_weights
 from tests.reference import fusion as reference
 
 STREAMING = FUSIONS[:-1]  # STAPLE has tests of its own
@@ -364,3 +364,20 @@ def test_memory_does_not_grow_with_the_raters(method, ignore):
         assert masks.iterations <= 4  # twice per call
     assert peaks[0] > 3 * 4 * 128 * 512  # the result itself was traced
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize("ignore", [None, 9])
+def test_more_raters_than_a_byte_can_count(ignore):
+    raters = [np.array([0, 1, 1], dtype=np.uint8)] * 255 + [np.array([2, 0, 1], dtype=np.uint8)] * 200
+    expected = [[255, 200, 0], [0, 255, 455], [200, 0, 0]]
+    fused = fuse(raters, method="uniform", ignore_label=ignore)
+    np.testing.assert_array_equal(fused[:3], np.divide(expected, 455).astype(np.float32))
+    np.testing.assert_array_equal(majority_vote(raters, ignore_label=ignore)[0], [0, 1, 1])
+
+
+def test_voxels_are_counted_in_pieces(monkeypatch):
+    raters = np.random.default_rng(0).integers(0, 4, (5, 6, 7))
+    raters[2:, 0, :3] = 9
+    whole = fuse(raters, method="weighted", num_classes=4, ignore_label=9)
+    monkeypatch.setattr(fusion, "_PIECE", 5)
+    np.testing.assert_array_equal(fuse(raters, method="weighted", num_classes=4, ignore_label=9), whole)
