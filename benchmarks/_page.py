@@ -99,6 +99,8 @@ def curve_text(curve: Curve, picture: str | None) -> list[str]:
         found[name] = exponent(curve.sizes, medians), exponent(curve.sizes[-2:], medians[-2:])
         cells = [name, *(seconds(it) for it in medians), *(f"{it:.2f}" for it in found[name])]
         rows.append(f"| {' | '.join(cells)} |")
+        if all(it.mib is not None for it in lines):
+            rows.append(f"| {name}, MiB | {' | '.join(f'{it.mib:.0f}' for it in lines)} | | |")
     said = []
     for name, (slope, last) in found.items():
         if name.startswith(("nnunet_dml", "soft", "nnUNetTrainerDML")) and not abs(slope - 1) <= LINEAR:

@@ -37,7 +37,7 @@ def prepare(options: Options) -> None:
 
     make_phantom(options.folder / "phantom", raters=5, **PHANTOM[options.size])
     with contextlib.redirect_stdout(io.StringIO()):
-        command("convert", "raters", options.folder / "phantom", "--dataset", f"{NUMBER}_Speed")
+        command("convert", "raters", options.folder / "phantom", "--dataset", f"{NUMBER}_Speed", "-np", 1)
         stock.extract_fingerprints([NUMBER], num_processes=1, verbose=False, show_progress_bar=False)
         stock.plan_experiments([NUMBER])
         stock.preprocess([NUMBER], configurations=list(BATCH), num_processes=[1], show_progress_bar=False)

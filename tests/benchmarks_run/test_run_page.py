@@ -18,7 +18,7 @@ def row():
     curve = Curve(
         "voxels",
         (10, 20, 40),
-        {"nnunet_dml, soft": [Line((t,)) for t in (1, 4, 16)], "other": [Line((t,)) for t in (1, 2, 4)]},
+        {"nnunet_dml, soft": [Line((t,)) for t in (1, 4, 16)], "other": [Line((t,), 8.0) for t in (1, 2, 4)]},
     )
     return Row(
         "loss",
@@ -56,6 +56,7 @@ def test_growth_that_is_not_linear_is_said_of_ours_only(row):
     assert "| nnunet_dml, soft | 1 s | 4 s | 16 s | 2.00 | 2.00 |" in said
     assert "nnunet_dml, soft: time grows as voxels^2.00, not linearly: the reason is not known." in said
     assert "other: time grows" not in said
+    assert "| other, MiB | 8 | 8 | 8 | | |" in said
 
 
 @pytest.mark.parametrize(
