@@ -30,8 +30,35 @@ def read_json(path: Path, *, todo: str = "") -> dict[str, Any]:
     Raises:
         InputError: The file is missing, cannot be read or holds no JSON object.
     """
+    content = _read_any_json(path, todo)
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise InputError(problem(path, expected="a JSON object", found=found, todo=todo))
+    return content
+
+
+def read_splits(path: Path) -> list[dict[str, list[str]]]:
+    """The folds in a `splits_final.json` of nnU-Net's, each with its cases under `train` and `val`.
+
+    Raises:
+        InputError: The file is missing, cannot be read or holds something else.
+    """
+    todo = "Restore the file."
+    content = _read_any_json(path, todo)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        splits = [{side: fold[side] for side in ("train", "val")} for fold in content]
+        if all(
+            isinstance(it, list) and set(map(type, it)) <= {str} for fold in splits for it in fold.values()
+        ):
+            return splits
+    except (KeyError, TypeError):
+        pass
+    raise InputError(problem(path, expected="nnU-Net's splits", found="something else", todo=todo))
+
+
+def _read_any_json(path: Path, todo: str) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(problem(path, expected="a file", found="none", todo=todo)) from None
     except OSError as error:
@@ -39,10 +66,8 @@ def read_json(path: Path, *, todo: str = "") -> dict[str, Any]:
         raise InputError(problem(path, expected="a readable file", found=found, todo=todo)) from None
     except ValueError as error:
         raise InputError(problem(path, expected="JSON", found=str(error), todo=todo)) from None
-    if not isinstance(content, dict):
-        found = type(content).__name__
-        raise InputError(problem(path, expected="a JSON object", found=found, todo=todo))
-    return content
+    except RecursionError:
+        raise InputError(problem(path, expected="JSON", found="endless brackets", todo=todo)) from None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import read_json
+from nnunet_dml._files import read_json, read_splits
 from nnunet_dml._folders import environment_folder
 from nnunet_dml.benchmark.cells import Place, call, is_done
 from nnunet_dml.benchmark.grid import Dataset
@@ -138,6 +137,8 @@ def _identifier(dataset: Dataset) -> str | None:
     if not path.is_file():
         return None
     available: dict[str, Any] = read_json(path).get("configurations") or {}
+    if not isinstance(available, dict) or not all(isinstance(it, dict) for it in available.values()):
+        raise InputError(problem(path, expected="nnU-Net's plans", found=f"configurations {available!r}"))
     name: str | None = dataset.configuration
     if name not in available:
         raise InputError(
@@ -155,7 +156,10 @@ def _is_whole(dataset: Dataset, identifier: str) -> bool:
     path, arrays = _preprocessed(dataset) / "dataset.json", _preprocessed(dataset) / identifier
     if not path.is_file() or not arrays.is_dir():
         return False
-    return len(list(arrays.glob("*.pkl"))) >= int(read_json(path).get("numTraining", 1))
+    count = read_json(path).get("numTraining", 1)
+    if not isinstance(count, int):
+        raise InputError(problem(path, expected="a whole number `numTraining`", found=repr(count)))
+    return len(list(arrays.glob("*.pkl"))) >= count
 
 
 def _folds_mix_groups(dataset: Dataset) -> bool:
@@ -163,7 +167,7 @@ def _folds_mix_groups(dataset: Dataset) -> bool:
     path = _preprocessed(dataset) / "splits_final.json"
     if not path.is_file() or dataset.groups is None:
         return True
-    for fold in json.loads(path.read_text(encoding="utf-8")):
+    for fold in read_splits(path):
         sides = [{_group(dataset.groups, case) for case in fold[side]} for side in ("train", "val")]
         if sides[0] & sides[1]:
             return True

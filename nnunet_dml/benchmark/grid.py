@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ READY_MADE = Path(__file__).parent / "grids"
 _REPLACED = ("datasets", "networks", "methods")
 ALL = "all"
 """Stands for the mean over the data sets."""
+_SHORT = reprlib.Repr()  # aliases can stand for more than any memory holds
+_SHORT.maxstring = _SHORT.maxother = 160
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # part of a folder's name
 
 
@@ -167,11 +170,15 @@ def read_grid(name: str, *, quick: bool = False, datasets: Sequence[str] = ()) -
     """
     path = READY_MADE / f"{name}.yaml" if name in ready_made() else Path(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         todo = f"Those of the package: {', '.join(ready_made())}."
         raise InputError(problem(path, expected="a YAML file of a grid", found="none", todo=todo)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise InputError(problem(path, expected="a YAML file of a grid", found=str(error))) from None
+    try:
+        content = yaml.safe_load(text)
+    except Exception as error:  # its parts raise whatever they do: of a bad date ValueError
         found = " ".join(str(error).split())[:160]
         raise InputError(problem(path, expected="a YAML file of a grid", found=found)) from None
     if not isinstance(content, dict):
@@ -227,7 +234,7 @@ def _line(detail: Any, path: Path) -> str:
         return f"{where}: expected a value, found none."
     if detail["type"] == "value_error":
         return f"{where}: {detail['ctx']['error']}."
-    return f"{where}: {detail['msg']}, found {detail['input']!r}."
+    return f"{where}: {detail['msg']}, found {_SHORT.repr(detail['input'])}."
 
 
 def _keys(place: Sequence[int | str]) -> list[str]:

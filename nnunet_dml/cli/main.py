@@ -71,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `nnunet-dml … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except RuntimeError as error:
+        if not str(error).startswith("Symlink loop"):  # as Python says it before 3.13
+            raise
+        print(f"nnunet-dml {args.command}: {error}", file=sys.stderr)
+        return 2
     except OSError as error:  # disk full, no permission: named by the system, never a traceback
         where = f"{error.filename}: " if error.filename else ""
         print(f"nnunet-dml {args.command}: {where}{error.strerror or error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def predict(arguments: Sequence[str]) -> None:
         "source": str(source.resolve()),
     }
     check(output, record, inputs=source)
+    _check_checkpoints(model, arguments)
+    _check_images(source, labels.file_ending)
     part = given.get("-part_id", _DEFAULTS["-part_id"])
     staging = output.resolve().with_name(f".{output.resolve().name}.predicted-{part}")
     if not flags["--continue_prediction"] and staging.is_dir():
@@ -173,6 +176,47 @@ def _check_device(device: str) -> None:
         if not torch.cuda.is_available():
             todo = "Give -device cpu."
             raise InputError(problem("-device", expected="a GPU", found="none that torch can use", todo=todo))
+
+
+def _check_checkpoints(model: Path, arguments: Sequence[str]) -> None:
+    """Refuse damaged weights, and files that hold code, before nnU-Net reads them."""
+    from nnunet_dml._checks import InputError
+    from nnunet_dml.nnunet.checkpoints import FINAL, load_checkpoint
+
+    words: dict[str, list[str]] = {"-f": ["0", "1", "2", "3", "4"], "-chk": [FINAL]}  # nnU-Net's defaults
+    option = ""
+    for word in arguments:
+        if re.match("-[a-zA-Z-]", word):
+            option = word
+            if option in words:
+                words[option] = []
+        elif option in words:
+            words[option].append(word)
+    problems: list[str] = []
+    for path in (model / f"fold_{fold}" / name for fold in words["-f"] for name in words["-chk"]):
+        try:
+            if path.exists():  # nnU-Net names what is missing
+                load_checkpoint(path, todo="Restore the file, train the fold again, or leave it out (-f).")
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(*problems)
+
+
+def _check_images(source: Path, ending: str) -> None:
+    """Refuse missing and truncated images, all together: nnU-Net's reader takes truncated ones for whole."""
+    from nnunet_dml._checks import InputError
+    from nnunet_dml._images import check_whole
+
+    problems: list[str] = []
+    for path in sorted(source.iterdir()):
+        if path.name.endswith(ending) and not path.name.startswith("."):
+            try:
+                check_whole(path)
+            except InputError as error:
+                problems += error.problems
+    if problems:
+        raise InputError(*problems)
 
 
 def _predict(arguments: Sequence[str], staging: Path, *, by_folder: bool) -> None:

@@ -97,6 +97,10 @@ def read_evaluation(folder: Path, name: str = "") -> Evaluation:
     if lacking or not isinstance(summary["classes"], list) or not summary["classes"]:
         found = f"none of {', '.join(lacking)} in it" if lacking else "no classes in it"
         raise InputError(problem(path, expected="a summary of an evaluation", found=found, todo=todo))
+    kinds = {"options": dict, "raters": dict, "notes": list}
+    if wrong := [key for key, kind in kinds.items() if not isinstance(summary.get(key, kind()), kind)]:
+        found = f"{', '.join(wrong)} of another kind"
+        raise InputError(problem(path, expected="a summary of an evaluation", found=found, todo=todo))
     records = read_records(folder)
     evaluation = Evaluation(folder, name or folder.resolve().name, summary, records)
     names = set(evaluation.classes)

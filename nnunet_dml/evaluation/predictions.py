@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import read_json
+from nnunet_dml._files import read_json, read_splits
 from nnunet_dml._folders import environment_folder, folder_if_there
 from nnunet_dml._images import PICTURES, split_ending
 from nnunet_dml.evaluation.dataset import reoriented
@@ -130,7 +130,7 @@ def of_folder(folder: Path) -> Predictions:
     segmentations = 0
     for path in sorted(folder.iterdir()):
         case, ending = split_ending(path.name)
-        if not ending or ending in PICTURES or path.name.startswith(".") or not path.is_file():
+        if not ending or ending in PICTURES or path.name.startswith(".") or path.is_dir():
             continue
         fractions = is_fraction_image(path)
         if fractions or (fractions is None and case not in files):  # what is damaged is said when it is read
@@ -198,8 +198,6 @@ def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
     path = root / dataset_name / "splits_final.json"
     if not path.is_file():
         return []
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return []
-    return content if isinstance(content, list) and all(isinstance(s, dict) for s in content) else []
+    with suppress(InputError):
+        return read_splits(path)
+    return []

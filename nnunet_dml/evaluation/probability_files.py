@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +167,6 @@ def _check_range(path: Path, low: float, high: float, values: npt.NDArray[Any]) 
 
 
 def _read_array(path: Path) -> npt.NDArray[Any]:
-    damaged = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, NotImplementedError)
     try:
         with path.open("rb") as file:  # which NumPy would leave open where it is damaged
             content = np.load(file, allow_pickle=False)
@@ -179,12 +176,14 @@ def _read_array(path: Path) -> npt.NDArray[Any]:
                 found = ", ".join(f"`{name}`" for name in content.files) or "nothing"
                 raise InputError(problem(path, expected=f"the array `{KEY}`", found=found))
             array: npt.NDArray[Any] = content[KEY]
+            if not isinstance(array, np.ndarray):  # whose bytes NumPy hands on where they are no array
+                raise InputError(problem(path, expected=f"an array `{KEY}`", found="something else"))
             return array
     except InputError:
         raise
     except FileNotFoundError:
         raise InputError(problem(path, expected="a whole .npz file", found="no file")) from None
-    except damaged as error:
+    except Exception as error:  # zipfile and NumPy raise whatever they do, MemoryError, too
         found = "an empty file" if path.stat().st_size == 0 else f"a damaged one ({error})"
         raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT)) from None
 

@@ -83,13 +83,13 @@ def read_record(path: Path) -> CaseRecord:
         return CaseRecord(
             case=str(content["case"]),
             fold=str(content["fold"]),
-            sources=Sources(**content["sources"]),
-            spacing=[float(it) for it in content["spacing"]],
+            sources=_sources(content["sources"]),
+            spacing=_spacing(content["spacing"]),
             overall=_floats(content["overall"]),
             per_class={name: _floats(values) for name, values in content["per_class"].items()},
-            sums=content["sums"],
-            flags=content["flags"],
-            stamp=content["stamp"],
+            sums=_sums(content["sums"]),
+            flags=dict(content["flags"]),
+            stamp=dict(content["stamp"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"{type(error).__name__}: {error}"
@@ -108,6 +108,28 @@ def read_records(folder: Path) -> list[CaseRecord]:
         expected, todo = f"{CASES}/*.json of `nnunet-dml evaluate`", "Evaluate first."
         raise InputError(problem(folder, expected=expected, found="none", todo=todo))
     return sorted((read_record(it) for it in files), key=lambda it: (it.fold, it.case))
+
+
+def _sources(values: Mapping[str, Any]) -> Sources:
+    sources = Sources(**values)
+    names = [sources.prediction, sources.reference, sources.soft, *sources.raters.values(), *sources.images]
+    if not all(isinstance(it, str) for it in names):
+        raise TypeError("sources that are no names of files")
+    return sources
+
+
+def _spacing(values: Sequence[Any]) -> list[float]:
+    z, y, x = values
+    return [float(z), float(y), float(x)]
+
+
+def _sums(values: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """Nested lists of numbers; reliability sums have three rows."""
+    for name, it in values.items():
+        shape = np.asarray(it, dtype=np.float64).shape
+        if not shape or ("reliability" in name and (len(shape), shape[0]) != (2, 3)):
+            raise ValueError(f"{name} of shape {shape}")
+    return dict(values)
 
 
 def _floats(values: Mapping[str, Any]) -> dict[str, float]:

@@ -84,7 +84,7 @@ def configure(
     _check_teacher(plans[KEY], where=f"-o {target}")
     changes.apply(available, configurations, source_file)
     text = json.dumps(plans, indent=4)
-    if target_file.exists() and not overwrite and target_file.read_text(encoding="utf-8") != text:
+    if target_file.exists() and not overwrite and target_file.read_bytes() != text.encode():
         raise InputError(
             problem(
                 target_file,

@@ -137,17 +137,18 @@ def way(
             steps += fractions_way.steps_of_maps(chosen)
         except InputError as error:
             found += wrong("maps made again", error)
+    own = subject.identifier(subject.plans_name, configuration)
+    # files that hold code are among them; what draws patches would run it
+    bad_arrays = [case for case, it in facts.items() if own in it.problems]
     lacking = [
         case
         for case, it in facts.items()
         for (identifier, of), fact in it.maps.items()
-        if (identifier, of) == (subject.identifier(subject.plans_name, configuration), source)
-        and fact.reason in ("missing", "damaged")
+        if (identifier, of) == (own, source) and fact.reason in ("missing", "damaged")
     ]
-    if lacking:
-        text = (
-            f"none drawn: the maps of {len(lacking)} cases are missing or damaged, so that no training starts"
-        )
+    if bad_arrays or lacking:
+        what, count = ("arrays", len(bad_arrays)) if bad_arrays else ("maps", len(lacking))
+        text = f"none drawn: the {what} of {count} cases are missing or damaged, so that no training starts"
         steps.append(Step(fractions_in_training.LOADED, None, level="wrong", remark=text))
     else:
         try:

@@ -36,7 +36,8 @@ def read_plans(path: Path, dataset: str) -> PlansManager:
     try:
         plans = PlansManager(content)
         plans.image_reader_writer_class()
-        _ = plans.transpose_forward, plans.transpose_backward
+        if not sorted(plans.transpose_forward) == sorted(plans.transpose_backward) == [0, 1, 2]:
+            raise ValueError("transpose_forward or transpose_backward that are no orders of three axes")
         for name in plans.available_configurations:
             it = plans.get_configuration(name)
             _ = it.data_identifier, it.spacing, it.patch_size, it.resampling_fn_probabilities

@@ -15,6 +15,7 @@ from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, folder_if_there, listed_raters
 from nnunet_dml.labels.fusion import FUSIONS
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
+from nnunet_dml.nnunet.plain_pickles import read_properties
 from nnunet_dml.nnunet.user_maps import user_map_file
 
 if TYPE_CHECKING:
@@ -102,9 +103,11 @@ def stock_properties(
     """The spatial shape and the properties of a case that nnU-Net has preprocessed.
 
     Raises:
-        InputError: Its files are damaged or lack something; with the command that makes them anew.
+        InputError: Its files are damaged, lack something or hold code; with the command that makes them anew.
     """
     try:
+        # nnU-Net's own reading would run code that it holds
+        read_properties(Path(dataset.source_folder) / f"{case}.pkl")
         array, _, _, properties = dataset.load_case(case)
         _ = grid_of(array.shape[1:], properties), properties["shape_before_cropping"]
         return tuple(array.shape[1:]), properties

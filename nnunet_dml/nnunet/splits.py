@@ -11,7 +11,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import atomic_file
+from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
 
 FILE = "splits_final.json"
@@ -77,14 +77,19 @@ def write_splits(
         The file and what is in it.
 
     Raises:
-        InputError: As `split_by_group`, or there are other folds already.
+        InputError: As `split_by_group`, dataset.json is damaged, or there are other folds already.
     """
     raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
-    splits = split_by_group(list(get_filenames_of_train_images_and_targets(str(raw))), pattern, folds=folds)
+    described = read_json(raw / "dataset.json")
+    if not isinstance(described.get("file_ending"), str):
+        expected, found = "`file_ending` as nnU-Net wants it", repr(described.get("file_ending"))
+        raise InputError(problem(raw / "dataset.json", expected=expected, found=found))
+    cases = list(get_filenames_of_train_images_and_targets(str(raw), described))
+    splits = split_by_group(cases, pattern, folds=folds)
     path = environment_folder("nnUNet_preprocessed", must_exist=False) / raw.name / FILE
     text = json.dumps(splits, indent=2)
     if path.is_file() and not overwrite:
-        if path.read_text(encoding="utf-8") == text:
+        if path.read_bytes() == text.encode():
             return path, splits
         todo = "Models trained on them would not fit the new ones. Give --overwrite to replace them."
         raise InputError(problem(path, expected="no folds yet", found="others", todo=todo))

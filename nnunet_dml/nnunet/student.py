@@ -12,11 +12,13 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file, read_json
+from nnunet_dml._files import atomic_file, read_json, read_splits
 from nnunet_dml._folders import environment_folder, find_dataset
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.preprocess import read_labels, read_plans
 from nnunet_dml.nnunet.targets import TargetLayout
+
+FOLDS = 5  # nnU-Net's own
 
 
 @dataclass(frozen=True)
@@ -76,18 +78,12 @@ def _splits(preprocessed: Path, stock: nnUNetBaseDataset) -> list[dict[str, list
     path = preprocessed / "splits_final.json"
     if not path.is_file():
         cases = sorted(stock.get_identifiers(stock.source_folder))
-        splits: list[dict[str, list[str]]] = generate_crossval_split(cases, seed=12345, n_splits=5)
+        if len(cases) < FOLDS:
+            todo = "Write the splits, for instance by `nnunet-dml split`."
+            expected, found = f"splits, or {FOLDS} cases to split", f"none, and {len(cases)} cases"
+            raise InputError(problem(path, expected=expected, found=found, todo=todo))
+        splits: list[dict[str, list[str]]] = generate_crossval_split(cases, seed=12345, n_splits=FOLDS)
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(splits, indent=4), encoding="utf-8")
         return splits
-    try:
-        splits = [
-            {side: list(map(str, it[side])) for side in ("train", "val")}
-            for it in json.loads(path.read_text())
-        ]
-    except (ValueError, KeyError, TypeError):
-        expected = "nnU-Net's splits"
-        raise InputError(
-            problem(path, expected=expected, found="something else", todo="Restore it.")
-        ) from None
-    return splits
+    return read_splits(path)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import read_json
+from nnunet_dml._files import read_json, read_splits
 from nnunet_dml._folders import folder_if_there
 from nnunet_dml.nnunet.options import KEY
 from nnunet_dml.nnunet.targets import TargetLayout
@@ -243,14 +243,10 @@ def _split(dataset: str, fold: int) -> tuple[set[str], set[str]] | None:
     path = None if preprocessed is None else preprocessed / dataset / "splits_final.json"
     if path is None or not path.is_file():
         return None
-    try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
-        if fold >= len(splits):
-            return None  # nnU-Net drew them at random
-        return set(splits[fold]["train"]), set(splits[fold]["val"])
-    except (ValueError, KeyError, TypeError):
-        expected, todo = "nnU-Net's splits", "Restore the file."
-        raise InputError(problem(path, expected=expected, found="something else", todo=todo)) from None
+    splits = read_splits(path)
+    if fold >= len(splits):
+        return None  # nnU-Net drew them at random
+    return set(splits[fold]["train"]), set(splits[fold]["val"])
 
 
 def _validated(summary: Path, dataset_json: dict[str, Any]) -> set[str]:

@@ -7,7 +7,6 @@ the `.pkl`, which is written last: a killed run leaves no case that looks whole.
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._folders import environment_folder, find_dataset, folder_if_there
 from nnunet_dml._images import PICTURES
+from nnunet_dml.nnunet.plain_pickles import read_properties
 from nnunet_dml.nnunet.soft_maps import digests
 
 if TYPE_CHECKING:
@@ -139,12 +139,12 @@ def why_not_current(
     if not record_file.is_file():
         return "missing"
     try:
-        record = pickle.loads(record_file.read_bytes())[KEY]
+        record = read_properties(record_file)[KEY]
         own = {name: out / name for name in record["files"]}
         damaged = sizes(own) != {name: size for name, (size, _) in record["files"].items()} or (
             whole and digests(own) != {name: digest for name, (_, digest) in record["files"].items()}
         )
-    except Exception:  # pickle raises whatever a damaged file makes it do
+    except Exception:  # a damaged pickle makes NumPy raise whatever it does
         return "damaged"
     if damaged:
         return "damaged"

@@ -18,10 +18,10 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder, clear_leftovers, read_json
-from nnunet_dml._images import check_whole
 from nnunet_dml._parallel import each
 from nnunet_dml.nnunet import unlabelled
 from nnunet_dml.nnunet.preprocess import find_arrays
+from nnunet_dml.nnunet.raw_images import read_images
 from nnunet_dml.nnunet.soft_maps import first_line
 
 
@@ -144,20 +144,11 @@ def _preprocessed(
         InputError: Its images cannot be read, do not fit together, or lack channels or numbers.
     """
     paths = list(case.files.values())
-    for path in paths:
-        check_whole(path)
     where, todo = paths[0], f"Mend it, or remove the case from {unlabelled.FOLDER}."
-    try:
-        image, properties = plans.image_reader_writer_class().read_images([str(path) for path in paths])
-    except Exception as error:  # nnU-Net's readers raise whatever their libraries do
-        expected = f"images of {case.name} that nnU-Net can read"
-        raise InputError(problem(where, expected=expected, found=first_line(error), todo=todo)) from None
+    image, properties = read_images(plans.image_reader_writer_class(), paths, case=case.name, todo=todo)
     if len(image) != channels:
         expected, found = f"{channels} channels, as in dataset.json", str(len(image))
         raise InputError(problem(where, expected=expected, found=found, todo=todo))
-    if bad := int(np.count_nonzero(~np.isfinite(image))):
-        found = f"{bad} voxels that are NaN or infinite"
-        raise InputError(problem(where, expected="finite numbers", found=found, todo=todo))
     if not image.any():
         raise InputError(problem(where, expected="an image", found="nothing but 0", todo=todo))
     try:

@@ -13,6 +13,7 @@ import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml.nnunet.raw_images import read_images
 from nnunet_dml.nnunet.teacher import TeacherFold, build
 
 
@@ -65,8 +66,11 @@ class WholeImagePredictor:
 
         Returns:
             (C, *spatial) float32 in the axis order of nnU-Net's reader; background first, or a channel per region.
+
+        Raises:
+            InputError: An image is missing or damaged.
         """
-        array, properties = self.reader.read_images([str(path) for path in images])
+        array, properties = read_images(self.reader, images, case=images[0].name, todo="Restore the image.")
         total: np.ndarray | None = None
         for predictor in self._predictors:
             with redirect_stdout(io.StringIO()):  # nnU-Net says at each image what it does

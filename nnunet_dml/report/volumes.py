@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +136,12 @@ def _read_npz(path: Path) -> Array:
     if not path.is_file():
         raise InputError(problem(path, expected="a file of probabilities", found="none"))
     try:
-        with np.load(path) as content:
+        with np.load(path, allow_pickle=False) as content:
             array: Array = content["probabilities"]
+            if not isinstance(array, np.ndarray):  # whose bytes NumPy hands on where they are no array
+                raise ValueError("no array")
             return array
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile and NumPy raise whatever they say
         raise InputError(problem(path, expected="nnU-Net's probabilities", found=str(error))) from None
 
 

@@ -70,7 +70,7 @@ def make(root, monkeypatch, **options):
     world = World(root, **options)
     for case in "ab":
         (root / "in").mkdir(exist_ok=True)
-        (root / "in" / f"{case}_0000{world.ending}").write_bytes(b"")
+        write(root / "in" / f"{case}_0000{world.ending}", np.zeros((1, 12, 10), np.uint8))
     world.stock = Stock(world)
     monkeypatch.setitem(sys.modules, "nnunet_dml.nnunet.stock_commands", world.stock)
     monkeypatch.chdir(root)

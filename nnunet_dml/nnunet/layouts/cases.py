@@ -113,11 +113,14 @@ def visible(folder: Path) -> list[Path]:
 
 
 def files_below(src: Path) -> list[Path]:
-    """All files below a folder, sorted; without hidden ones, such as the `._…` files of macOS."""
+    """All files below a folder, sorted; without hidden ones, such as the `._…` files of macOS.
+
+    Links that lead nowhere are among them: who reads them says so.
+    """
     return sorted(
         path
         for path in src.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(src).parts)
+        if not path.is_dir() and not any(part.startswith(".") for part in path.relative_to(src).parts)
     )
 
 
@@ -126,7 +129,7 @@ def readable(found: Found, paths: Iterable[Path]) -> list[tuple[str, Path]]:
     rows = []
     for path in paths:
         stem, ending = split_ending(path.name)
-        if ending and path.is_file():
+        if ending and not path.is_dir():
             rows.append((stem, path))
         else:
             found.ignored.append(path)

@@ -13,6 +13,7 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._images import quiet
 
 _SERIES, _POSITION, _INSTANCE = "0020|000e", "0020|0032", "0020|0013"
+_AGAIN = "Fetch the series again."
 _NEAR = 0.01  # mm by which a slice's height in the file may differ from the one that is looked for
 
 
@@ -51,14 +52,18 @@ def read_slices(folder: Path, uid: str, zs: Sequence[float]) -> sitk.Image:
             continue
         header = _header(path)
         if header[_SERIES] == uid:
-            z, number = float(header[_POSITION].split("\\")[2]), int(header[_INSTANCE] or 0)
+            try:
+                z, number = float(header[_POSITION].split("\\")[2]), int(header[_INSTANCE] or 0)
+            except (IndexError, ValueError):
+                expected, found = "a slice with its position and number", repr(header[_POSITION])
+                raise InputError(problem(path, expected=expected, found=found, todo=_AGAIN)) from None
             slices[z] = min(slices.get(z, (number, path)), (number, path))
     heights = np.array(sorted(slices))
     missing = [z for z in zs if not len(heights) or np.abs(heights - z).min() > _NEAR]
     if missing:
         expected = f"slices at {len(zs)} heights of series {uid}"
         found = f"{len(zs) - len(missing)}, none at {missing[0]:g} mm"
-        raise InputError(problem(folder, expected=expected, found=found, todo="Fetch the series again."))
+        raise InputError(problem(folder, expected=expected, found=found, todo=_AGAIN))
     files = [slices[float(heights[np.abs(heights - z).argmin()])][1] for z in zs]
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in files])
@@ -67,8 +72,8 @@ def read_slices(folder: Path, uid: str, zs: Sequence[float]) -> sitk.Image:
             image = reader.Execute()
     except RuntimeError as error:
         line = str(error).strip().splitlines()[-1].strip()
-        expected, todo = f"{len(files)} whole slices of one size", "Fetch the series again."
-        raise InputError(problem(folder, expected=expected, found=line, todo=todo)) from None
+        expected = f"{len(files)} whole slices of one size"
+        raise InputError(problem(folder, expected=expected, found=line, todo=_AGAIN)) from None
     values = sitk.GetArrayViewFromImage(image)
     info = np.iinfo(np.int16)
     whole = values.dtype.kind in "iu" or not np.any(values % 1)
@@ -90,5 +95,5 @@ def _header(path: Path) -> dict[str, str]:
             for tag in (_SERIES, _POSITION, _INSTANCE)
         }
     except RuntimeError:
-        todo = "Fetch the series again."
-        raise InputError(problem(path, expected="a DICOM slice", found="something else", todo=todo)) from None
+        expected, found = "a DICOM slice", "something else"
+        raise InputError(problem(path, expected=expected, found=found, todo=_AGAIN)) from None

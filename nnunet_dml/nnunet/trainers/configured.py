@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet import bfloat16, segmentation_models
+from nnunet_dml.nnunet import bfloat16, checkpoints, segmentation_models
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
 from nnunet_dml.nnunet.segmentation_models import SegmentationModel
@@ -147,11 +147,15 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             super().save_checkpoint(str(temporary))
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """As upstream's; a checkpoint of a training with another network or other options is refused."""
+        """As upstream's; a checkpoint of a training with another network or other options is refused.
+
+        So is a file that holds code, before upstream's own reading of it would run that.
+        """
         checkpoint = filename_or_checkpoint
-        if not isinstance(checkpoint, dict):
-            checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         with clean_refusal():
+            if not isinstance(checkpoint, dict):
+                todo = "Restore it, or go on from another one."
+                checkpoint = checkpoints.load_checkpoint(Path(checkpoint), todo=todo)
             self._check_same_training(checkpoint["init_args"]["plans"])
         super().load_checkpoint(filename_or_checkpoint)
 

@@ -1,0 +1,33 @@
+"""Worlds of other tests, under the names that these use."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.benchmark.conftest import world as benchmark_world
+from tests.nnunet.layouts.conftest import src
+from tests.nnunet.layouts.test_lidc import database, dicom
+from tests.robustness.worlds import COMMANDS, Called
+
+__all__ = ["benchmark_world", "database", "dicom", "src"]
+
+
+@pytest.fixture
+def called(request, tmp_path, monkeypatch):
+    """Makes the world of a command in `tmp_path`; returns the call."""
+
+    def make(name: str) -> Called:
+        command = COMMANDS[name]
+        for variable in ("raw", "preprocessed", "results"):
+            if not command.own_folders:
+                (tmp_path / variable).mkdir()
+            monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
+        monkeypatch.delenv("nnUNet_n_proc_DA", raising=False)
+        monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+        for fixture in command.fixtures:
+            request.getfixturevalue(fixture)
+        command.make(tmp_path)
+        monkeypatch.chdir(tmp_path)
+        return Called(command, tmp_path)
+
+    return make
