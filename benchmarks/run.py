@@ -14,6 +14,7 @@ import os
 import shlex
 import sys
 import tempfile
+import traceback
 import warnings
 from pathlib import Path
 
@@ -26,11 +27,16 @@ ROWS = ("loss", "loader", "epoch", "kde", "fusion", "evaluation", "storage", "bf
 
 
 def measure(names: tuple[str, ...], options: Options) -> list[Row]:
-    """One row after the other, each with a folder of its own, which goes away."""
+    """One row after the other; one that fails is said to be missing, the others go on."""
     rows = []
     for name in names:
         print(f"{name} …", file=sys.stderr)
-        rows.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+        try:
+            rows.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+        except Exception as error:
+            traceback.print_exc()
+            missing = f"{name}, which failed with {type(error).__name__}"
+            rows.append(Row(name, name, "It failed.", missing=[missing]))
     return rows
 
 

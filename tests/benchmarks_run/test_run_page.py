@@ -1,11 +1,13 @@
 """What the page says of given figures."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import _page
-from benchmarks._timing import Aim, Curve, Line, Row, Table
+from benchmarks import _page, run
+from benchmarks._timing import Aim, Curve, Line, Options, Row, Table
 
 
 @pytest.fixture
@@ -92,3 +94,11 @@ def test_pictures_stand_where_the_page_looks_for_them(row, tmp_path):
 def test_numbers():
     assert [_page.seconds(it) for it in (1.2345, 0.0123456, math.nan)] == ["1.23 s", "12.3 ms", "killed"]
     assert _page.number(math.nan) == ""
+
+
+def test_a_row_that_fails_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
+    module = SimpleNamespace(measure=lambda options: options.nothing)
+    monkeypatch.setitem(sys.modules, "benchmarks.loss", module)
+    rows = run.measure(("loss",), Options(tmp_path))
+    assert "AttributeError" in capsys.readouterr().err
+    assert "Not measured here: loss, which failed with AttributeError." in text(*rows)
