@@ -78,13 +78,21 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path: The file to make. Its folder must exist. An older file is replaced at once, never half.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent)
+    try:
+        handle, name = tempfile.mkstemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the one that the user knows
+        raise
     os.close(handle)
     temporary = Path(name)
     temporary.unlink()  # some writers refuse to write over a file
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -49,7 +49,7 @@ def load_checkpoint(path: Path, *, todo: str) -> dict[str, Any]:
     except OSError:
         raise
     except Exception as error:  # unpickling damaged bytes can raise anything
-        if named := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+        if named := re.search(r"(?:GLOBAL|Unsupported class) (\S+)", str(error)):
             expected, found = "a checkpoint of weights and plain values", f"one that calls {named[1]}"
             raise InputError(problem(path, expected=expected, found=found, todo=todo)) from None
         found = f"one that cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:80]})"

@@ -8,8 +8,17 @@ from tests.benchmark.conftest import world as benchmark_world
 from tests.nnunet.layouts.conftest import src
 from tests.nnunet.layouts.test_lidc import database, dicom
 from tests.robustness.worlds import COMMANDS, Called
+from tests.robustness.zygote import Zygote
 
 __all__ = ["benchmark_world", "database", "dicom", "src"]
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    """Starts commands without their imports."""
+    it = Zygote()
+    yield it
+    it.close()
 
 
 @pytest.fixture

@@ -106,14 +106,14 @@ def _prepared() -> Path:
     return root
 
 
-def _copy_prepared(root: Path) -> None:
+def copy_prepared(root: Path) -> None:
     for name in ("raw", "preprocessed", "results"):
         shutil.copytree(_prepared() / name, root / name, dirs_exist_ok=True)
 
 
 def _to_preprocess(root: Path) -> None:
     """One case, so that a refused run has nothing to keep."""
-    _copy_prepared(root)
+    copy_prepared(root)
     shutil.rmtree(root / "preprocessed/Dataset501_Test/nnUNetPlans_2d_soft")
     for path in (root / "preprocessed/Dataset501_Test/nnUNetPlans_2d").iterdir():
         if not path.name.startswith("a"):
@@ -190,17 +190,17 @@ COMMANDS = {
     ),
     "preprocess": Command(("preprocess", *_D, "-c", "2d", *_NP), _to_preprocess),
     "configure": Command(
-        ("configure", *_D, "-o", "changed", "--set", "labels.source=uniform"), _copy_prepared
+        ("configure", *_D, "-o", "changed", "--set", "labels.source=uniform"), copy_prepared
     ),
-    "configure --teacher": Command(("configure", *_D, "-o", "changed", "--teacher", TEACHER), _copy_prepared),
-    "split": Command(("split", *_D, "--groups", "(.).*", "--folds", "2", "--overwrite"), _copy_prepared),
-    "teach": Command(("teach", *_D, *_TEACH, "-device", "cpu", "--disable_tta"), _copy_prepared),
+    "configure --teacher": Command(("configure", *_D, "-o", "changed", "--teacher", TEACHER), copy_prepared),
+    "split": Command(("split", *_D, "--groups", "(.).*", "--folds", "2", "--overwrite"), copy_prepared),
+    "teach": Command(("teach", *_D, *_TEACH, "-device", "cpu", "--disable_tta"), copy_prepared),
     "raters": Command(("raters", "-d", "7", "-o", "out", "--pictures", "none", *_NP), _to_evaluate),
     "raters --folder": Command(
         ("raters", "--folder", "raw/Dataset007_Toy/ratersTr", "-o", "out", "--pictures", "none", *_NP),
         _to_evaluate,
     ),
-    "doctor": Command(("doctor", *_D, "--patches", "1", *_NP), _copy_prepared, says_on_stdout=True),
+    "doctor": Command(("doctor", *_D, "--patches", "1", *_NP), copy_prepared, says_on_stdout=True),
     "evaluate": Command(
         ("evaluate", "-d", "7", "--model", EVALUATED, "-o", "out", *_NP),
         _to_evaluate,

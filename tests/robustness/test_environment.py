@@ -1,0 +1,253 @@
+"""Full disks, folders that cannot be written, two processes at once, odd names, and cases of odd sizes and numbers."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunet_dml.cli.main import main
+from tests.evaluation.evaluation_world import write_image
+from tests.nnunet.convert_helpers import folders_source, save, tree
+from tests.robustness.worlds import COMMANDS
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+DISK = 150  # bytes that fit on a full one
+FULL = (
+    "convert raters", "preprocess", "configure", "split", "raters", "evaluate", "compare", "calibrate fit",
+    "calibrate apply", "calibrate apply --cross-fitted", "export",
+)  # fmt: skip
+TWICE = ("convert raters", "preprocess", "evaluate", "calibrate fit", "calibrate apply --cross-fitted")
+ODD = ("with spaces ", "Größe µ ", "x" * 180)
+COUNT = len(FULL) + 3 + len(TWICE) + 1 + 4 + 2
+
+
+def test_their_number():
+    assert COUNT == 26
+
+
+# -- a full disk, in eleven commands
+
+
+@contextmanager
+def full_disk():
+    """No file grows beyond `DISK` bytes, as if nothing more fitted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, hard))  # Python ignores the signal: writing fails
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_disk(name, called, capsys):
+    call = called(name)
+    if name == "split":
+        (call.root / "preprocessed/Dataset501_Test/splits_final.json").write_text("[]")
+    before = call.files()
+    with full_disk():
+        status = call()
+    said = capsys.readouterr()
+    assert status == 2, said
+    lines = [line for line in said.err.splitlines() if line and "%|" not in line]
+    assert lines
+    assert all(line.startswith(f"nnunet-dml {call.command.arguments[0]}: ") for line in lines)
+    assert "Traceback" not in said.err
+    assert call.files() == before
+    assert not any(it.name.startswith(".tmp-") for it in call.root.rglob("*"))
+    assert call() == 0
+
+
+# -- folders that cannot be written
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "file"),
+    [("evaluate", "-o", "out"), ("compare", "-o", "table.csv"), ("export", "-o", "model.zip")],
+)
+def test_a_folder_that_cannot_be_written(name, option, file, called, capsys):
+    call = called(name)
+    before = tree(call.root)
+    arguments = list(COMMANDS[name].arguments)
+    arguments[arguments.index(option) + 1] = f"/proc/{file}"  # which even root cannot write to
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert f"/proc/{file}" in said
+    assert "Traceback" not in said
+    assert tree(call.root) == before
+
+
+# -- two processes at once on one data set
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWICE)
+def test_two_at_once(name, called, zygote):
+    """Both end as one alone would, or one says that the other was there first; the files are those of one."""
+    call = called(name)
+    before = tree(call.root)
+    arguments = COMMANDS[name].arguments
+    assert zygote.run(arguments, call.root).status == 0
+    expected = tree(call.root)
+    for path in sorted(call.root.rglob("*"), reverse=True):
+        if path.is_file() and path.relative_to(call.root).as_posix() not in before:
+            path.unlink()
+        elif (
+            path.is_dir() and not any(path.iterdir()) and path.name not in ("raw", "preprocessed", "results")
+        ):
+            path.rmdir()
+    both = [zygote.start(arguments, call.root) for _ in range(2)]
+    ended = [zygote.wait(pid) for pid in both]
+    assert 0 in [it.status for it in ended], ended
+    assert all(it.status in (0, 2) and "Traceback" not in it.said for it in ended), ended
+    assert tree(call.root) == expected
+
+
+# -- names
+
+
+def test_odd_names_all_the_way(tmp_path, monkeypatch):
+    """Spaces, letters beyond ASCII, 200 characters: from the raters' files to the report."""
+    name = "".join(ODD)
+    assert len(name) >= 200
+    base = tmp_path / name
+    for variable in ("raw", "preprocessed", "results"):
+        (base / variable).mkdir(parents=True)
+        monkeypatch.setenv(f"nnUNet_{variable}", str(base / variable))
+    cases = ("Fall ä 1", "é" * 60, "y" * 150)
+    folders_source(base / "src", cases=cases, raters=("Jörg B", "r 2"), shape=(6, 5))
+    assert (
+        main(
+            [
+                "convert",
+                "raters",
+                str(base / "src"),
+                "--dataset",
+                "501_New",
+                "--layout",
+                "folders",
+                "-np",
+                "1",
+            ]
+        )
+        == 0
+    )
+    for number, case in enumerate(cases):
+        fractions = np.random.default_rng(number).random((6, 5)).astype(np.float32)
+        write_image(base / "maps" / f"{case}.nii.gz", fractions, spacing=(0.5, 0.75))
+        like = save(base / "like.nii.gz", np.zeros((6, 5), np.uint8))
+        _copy_grid(like, base / "maps" / f"{case}.nii.gz")
+    out, page = base / "évaluation 1", base / "Bericht für alle.html"
+    assert (
+        main(["evaluate", "-d", "501", "--predictions", str(base / "maps"), "-o", str(out), "-np", "1"]) == 0
+    )
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["cases"] == 3
+    assert {it.stem for it in (out / "cases").iterdir()} == set(cases)
+    assert main(["report", str(out), "-o", str(page), "--resamples", "20"]) == 0
+    assert "Fall ä 1" in page.read_text(encoding="utf-8")
+
+
+def _copy_grid(source: Path, target: Path) -> None:
+    import SimpleITK as sitk
+
+    image = sitk.ReadImage(str(target))
+    image.CopyInformation(sitk.ReadImage(str(source)))
+    sitk.WriteImage(image, str(target))
+
+
+# -- sizes
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes"), [((1, 1), 2), ((1, 1, 1), 2), ((1, 7, 6), 3), ((2, 9, 8), 20)], ids=str
+)
+def test_odd_sizes(tmp_path, monkeypatch, shape, classes):
+    """A case of one voxel, of one slice, of 20 classes: converted, measured against itself, all is right."""
+    for variable in ("raw", "preprocessed", "results"):
+        (tmp_path / variable).mkdir()
+        monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
+    mask = (np.arange(np.prod(shape)) % classes).reshape(shape).astype(np.uint8)
+    if mask.size == 1:
+        mask[...] = 1
+    for rater in ("r1", "r2"):
+        save(tmp_path / "src/raters" / rater / "a.nii.gz", mask)
+    save(tmp_path / "src/images/a.nii.gz", mask.astype(np.float32))
+    labels = [f"c{number}={number}" for number in range(1, classes)]
+    source = [
+        "convert",
+        "raters",
+        str(tmp_path / "src"),
+        "--dataset",
+        "501_New",
+        "--layout",
+        "folders",
+        "-np",
+        "1",
+    ]
+    assert main([*source, "--labels", *labels]) == 0
+    probs = np.stack([mask == c for c in range(classes)]).astype(np.float32)
+    (tmp_path / "npz").mkdir()
+    np.savez(tmp_path / "npz/a.npz", probabilities=probs[:, None] if mask.ndim == 2 else probs)
+    out = tmp_path / "out"
+    assert (
+        main(["evaluate", "-d", "501", "--predictions", str(tmp_path / "npz"), "-o", str(out), "-np", "1"])
+        == 0
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["mean"]["dice"] == summary["mean"]["bdice"] == 1
+    assert summary["mean"]["ece"] == 0
+    assert len(summary["classes"]) == classes - 1
+
+
+# -- ten thousand cases
+
+
+def _peak() -> float:
+    """MiB that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.slow
+def test_ten_thousand_cases_are_checked(tmp_path, monkeypatch, capsys):
+    """`convert --dry-run` reads 10,000 volumes and masks of 2 × 2 × 1 voxels: about a minute, 300 MiB at most."""
+    (tmp_path / "raw").mkdir()
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    src = tmp_path / "src"
+    volume = save(src / "volume-0.nii", np.ones((1, 2, 2), np.int16)).read_bytes()
+    mask = save(src / "segmentation-0.nii", np.array([[[0, 1], [2, 0]]], np.uint8)).read_bytes()
+    for number in range(1, 10_000):
+        (src / f"volume-{number}.nii").write_bytes(volume)
+        (src / f"segmentation-{number}.nii").write_bytes(mask)
+    before, began = _peak(), time.process_time()
+    assert main(["convert", "lits", str(src), "--dataset", "501_New", "--dry-run", "-np", "1"]) == 0
+    assert "10000 cases" in capsys.readouterr().out
+    assert time.process_time() - began < 120
+    assert _peak() - before < 300
+
+
+@pytest.mark.slow
+def test_ten_thousand_cases_are_compared(tmp_path, monkeypatch, capsys):
+    """Two evaluations of 10,000 cases each: read, paired and tested within a minute and 500 MiB."""
+    from tests.report.evaluation_world import write_evaluation
+
+    for name in ("first", "second"):
+        folder = write_evaluation(tmp_path / name, cases=1)
+        text = (folder / "cases" / "case000.json").read_text()
+        for number in range(1, 10_000):
+            other = text.replace('"case": "case000"', f'"case": "case{number:05d}"', 1)
+            (folder / "cases" / f"case{number:05d}.json").write_text(other)
+    before, began = _peak(), time.process_time()
+    arguments = [str(tmp_path / "first"), str(tmp_path / "second"), "--resamples", "100"]
+    assert main(["compare", *arguments]) == 0
+    assert "10000" in capsys.readouterr().out.replace(",", "").replace(" ", "")
+    assert time.process_time() - began < 60
+    assert _peak() - before < 500
+    shutil.rmtree(tmp_path / "first")
