@@ -1,4 +1,7 @@
-"""`kill -9` in the middle of convert, preprocess and training: the next run finishes, with the same result."""
+"""`kill -9` in the middle of convert, preprocess and training: the next run finishes, with the same result.
+
+Here with worker processes, at chosen moments; at random ones and of more commands in `robustness/test_kills.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,10 @@ import pytest
 import torch
 
 from tests.conftest import DATASET, ROOT, nnunet_dml, set_folders
+from tests.nnunet.convert_helpers import tree
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 MODEL = "nnUNetTrainerDML__resumed__2d"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder with its bytes."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def start(*command: str, **environment: str) -> subprocess.Popen:
