@@ -59,14 +59,7 @@ def calibrate_batch(
     with torch.no_grad():
         result = probs.to(working_dtype(probs), copy=True, memory_format=torch.contiguous_format)
         for group in channel_groups(probs.shape[1], independent):
-            chosen = None if where is None else where[:, group if where.shape[1] > 1 else slice(None)]
-            if mask is not None:
-                chosen = mask.bool() if chosen is None else chosen & mask.bool()
-            voxels = (
-                torch.arange(probs[:, 0].numel(), device=probs.device)
-                if chosen is None
-                else chosen.reshape(-1).nonzero()[:, 0]
-            )
+            voxels = calibrated_voxels(probs, group, where=where, mask=mask)
             part, part_labels = probs[:, group], labels[:, group]
             key_voxels, stands_for = choose_weighted_keys(
                 part_labels, keys=keys, mask=mask, independent=independent, generator=generator
@@ -88,6 +81,16 @@ def calibrate_batch(
             size = flat.shape[2]
             flat[:, group][voxels // size, :, voxels % size] = estimate
         return result
+
+
+def calibrated_voxels(probs: Tensor, group: slice, *, where: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The places of the flattened (B, *spatial) that are calibrated in some channels, ascending; as of `calibrate_batch`."""
+    chosen = None if where is None else where[:, group if where.shape[1] > 1 else slice(None)]
+    if mask is not None:
+        chosen = mask.bool() if chosen is None else chosen & mask.bool()
+    if chosen is None:
+        return torch.arange(probs[:, 0].numel(), device=probs.device)
+    return chosen.reshape(-1).nonzero()[:, 0]
 
 
 def rows_of(tensor: Tensor, voxels: Tensor) -> Tensor:

@@ -170,8 +170,8 @@ class TeacherOptions(OptionGroup):
     )
     bandwidth: float | Literal["auto"] = Field(
         1e-3,
-        description="Bandwidth of the kernels, above 0; 'auto' is the likeliest on training patches, found at the start "
-        "(calibration=kde).",
+        description="Bandwidth of the kernels, above 0; 'auto' is that with the lowest Brier score on the calibrated voxels "
+        "of training patches, found at the start (calibration=kde).",
     )
     keys: int = Field(
         1000, ge=1, description="Voxels of each batch that the regression reads (calibration=kde)."

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from nnunet_dml.calibration import (
     apply_temperature,
-    bandwidth_by_likelihood,
+    bandwidth_by_brier,
     calibrate_batch,
     fit_temperature,
     logits_of,
     wrong_voxels,
 )
-from nnunet_dml.calibration.batch import channel_groups, rows_of
+from nnunet_dml.calibration.batch import calibrated_voxels, channel_groups, rows_of
 from nnunet_dml.calibration.keys import choose_weighted_keys
 from nnunet_dml.labels import boundary_voxels
 from nnunet_dml.nnunet.option_groups import TeacherOptions
 
 Seen = tuple[Tensor, Tensor, Tensor | None]  # a teacher's probabilities, the labels, the mask of a batch
-ROWS = 10_000  # voxels of a batch that a temperature is fitted on
+ROWS = 10_000  # voxels of a batch that bandwidth or temperature are chosen on
 _PARAMETERS = {"kde": "bandwidth", "temperature": "temperature"}
 
 
@@ -62,21 +62,24 @@ class TeacherCalibration:
         assert self.parameter is not None
         if self.kind == "temperature":
             return apply_temperature(probs, self.parameter, independent=self._independent)
-        where = None
-        if self._options.voxels == "boundary_error":
-            where = wrong_voxels(probs, labels, independent=self._independent) | boundary_voxels(
-                labels, neighbourhood=self._options.neighbourhood, mask=mask, independent=self._independent
-            )
         return calibrate_batch(
             probs,
             labels,
             bandwidth=self.parameter,
-            where=where,
+            where=self._where(probs, labels, mask),
             mask=mask,
             keys=self._options.keys,
             independent=self._independent,
             weighted=self._options.weighted_keys,
             generator=self.random,
+        )
+
+    def _where(self, probs: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor | None:
+        """The voxels that the regression calibrates; None for all."""
+        if self._options.voxels == "all":
+            return None
+        return wrong_voxels(probs, labels, independent=self._independent) | boundary_voxels(
+            labels, neighbourhood=self._options.neighbourhood, mask=mask, independent=self._independent
         )
 
     def choose(self, batches: Iterable[Seen]) -> str:
@@ -85,37 +88,45 @@ class TeacherCalibration:
         Args:
             batches: What the teacher says about some, and the truth.
         """
-        self.parameter, how = (self._likeliest if self.kind == "kde" else self._fitted)(batches)
+        self.parameter, how = (self._most_accurate if self.kind == "kde" else self._fitted)(batches)
         return f"The teacher's {self.name} is {self.parameter:.4g}, {how}."
 
-    def _likeliest(self, batches: Iterable[Seen]) -> tuple[float, str]:
-        """The bandwidth under which each key of a batch is likeliest, estimated from the batch's other keys."""
+    def _most_accurate(self, batches: Iterable[Seen]) -> tuple[float, str]:
+        """The bandwidth with the lowest Brier score on the voxels that are calibrated, as far as they are no keys.
+
+        The likelihood of the keys (`bandwidth_by_likelihood`) would choose for the background far from all boundaries,
+        which most of the weight stands for, and which is not calibrated.
+        """
         searches, count = [], 0
         kernel = "beta" if self._independent else "dirichlet"
         for probs, labels, mask in batches:
             count += 1
+            where = self._where(probs, labels, mask)
             for group in channel_groups(probs.shape[1], self._independent):
-                part = labels[:, group]
+                part, truth = probs[:, group], labels[:, group]
                 keys, stands_for = choose_weighted_keys(
-                    part,
+                    truth,
                     keys=self._options.keys,
                     mask=mask,
                     independent=self._independent,
                     generator=self.random,
                 )
-                if len(keys) > 1:
-                    rows = rows_of(probs[:, group], keys), rows_of(part, keys)
+                voxels = calibrated_voxels(probs, group, where=where, mask=mask)
+                voxels = voxels[~torch.isin(voxels, keys)]
+                drawn = torch.randperm(len(voxels), generator=self.random)[:ROWS].to(voxels.device)
+                if len(keys) and len(voxels):
+                    rows = [rows_of(it, at) for at in (voxels[drawn], keys) for it in (part, truth)]
                     weights = stands_for if self._options.weighted_keys else None
-                    searches.append(bandwidth_by_likelihood(*rows, kernel=kernel, key_weights=weights))
+                    searches.append(bandwidth_by_brier(*rows, kernel=kernel, key_weights=weights))
         if not searches:
             default = TeacherOptions().bandwidth
             assert isinstance(default, float)
-            return default, "the default, as no voxel of the patches has a label"
+            return default, "the default, as the patches have no voxel to choose it on"
         grid = searches[0].grid
         scores = [sum(search.scores[i] for search in searches) for i in range(len(grid))]
         best = grid[scores.index(min(scores))]
         end = f"; an end of what was tried, {grid[0]:g} … {grid[-1]:g}" if best in (grid[0], grid[-1]) else ""
-        return best, f"the likeliest on {count} training batches{end}"
+        return best, f"with the lowest Brier score on {count} training batches{end}"
 
     def _fitted(self, batches: Iterable[Seen]) -> tuple[float, str]:
         """The temperature under which voxels, drawn everywhere, are likeliest."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunet_dml.calibration import apply_temperature, bandwidth_by_likelihood, calibrate_batch
+from nnunet_dml.calibration import apply_temperature, bandwidth_by_brier, calibrate_batch, wrong_voxels
 from nnunet_dml.calibration.bandwidth import GRID
-from nnunet_dml.labels import smooth_labels
+from nnunet_dml.calibration.keys import choose_weighted_keys
+from nnunet_dml.labels import boundary_voxels, smooth_labels
 from nnunet_dml.losses import CrossEntropyOverlapLoss, DistillationLoss, one_hot
 from nnunet_dml.metrics import expected_calibration_error
 from nnunet_dml.nnunet import teacher_calibration
@@ -177,27 +178,36 @@ class TestCalibration:
             torch.testing.assert_close(found.sum(1), torch.ones(1, 4, 4))
         assert torch.equal(self.of()(probs, labels, mask), probs)
 
+    @pytest.mark.parametrize("where", ["all", "boundary_error"])
     @pytest.mark.parametrize("independent", [False, True])
-    def test_the_likeliest_bandwidth(self, independent):
-        """Every voxel is a key: nothing is drawn. A batch whose keys know nothing weighs as much as another."""
-        calibration = self.of(bandwidth="auto", keys=10**6, independent=independent)
+    def test_the_bandwidth_is_best_on_calibrated_voxels_that_are_no_keys(self, independent, where):
+        calibration = self.of(bandwidth="auto", keys=200, voxels=where, independent=independent)
         assert calibration.must_choose
         batches = [(self.probs, self.labels, None), (self.labels * 0.8 + 0.1, self.labels, None)]
+        calibration.random = torch.Generator().manual_seed(3)
         message = calibration.choose(batches)
-        scores = torch.zeros(len(GRID), dtype=torch.float64)
+        random, scores = torch.Generator().manual_seed(3), torch.zeros(len(GRID), dtype=torch.float64)
         for probs, labels, _ in batches:
-            rows = [it.movedim(1, -1).flatten(0, 2) for it in (probs, labels)]
+            p, y = (it.movedim(1, -1).flatten(0, 2) for it in (probs, labels))
+            chosen = wrong_voxels(probs, labels, independent=independent)
+            chosen = (chosen | boundary_voxels(labels, independent=independent)).expand_as(labels)
+            chosen = torch.ones_like(chosen) if where == "all" else chosen
             for columns in (slice(0, 1), slice(1, 2)) if independent else (slice(None),):
-                pair = [it[:, columns] for it in rows]
-                kernel = "beta" if independent else "dirichlet"
-                scores += torch.tensor(
-                    bandwidth_by_likelihood(*pair, kernel=kernel).scores, dtype=torch.float64
+                keys, weights = choose_weighted_keys(
+                    labels[:, columns], keys=200, independent=independent, generator=random
                 )
+                left = chosen[:, columns].amax(1).flatten()
+                left[keys] = False
+                rest = left.nonzero()[:, 0]
+                torch.randperm(len(rest), generator=random)  # all are few enough
+                found = bandwidth_by_brier(
+                    p[rest, columns], y[rest, columns], p[keys, columns], y[keys, columns],
+                    kernel="beta" if independent else "dirichlet", key_weights=weights,
+                )  # fmt: skip
+                scores += torch.tensor(found.scores, dtype=torch.float64)
         assert calibration.parameter == GRID[scores.argmin()]
-        assert GRID[0] < calibration.parameter < GRID[-1]
-        assert (
-            message
-            == f"The teacher's bandwidth is {calibration.parameter:.4g}, the likeliest on 2 training batches."
+        assert message.startswith(
+            f"The teacher's bandwidth is {calibration.parameter:.4g}, with the lowest Brier score on 2 training batches"
         )
 
     def test_the_fitted_temperature(self, monkeypatch):
@@ -228,7 +238,7 @@ class TestCalibration:
             calibration = self.of(**options)
             message = calibration.choose([(self.probs, self.labels, nothing)])
             assert calibration.parameter == expected
-            assert "no voxel of the patches has a label" in message
+            assert "as the patches have no voxel to choose it on" in message or "none at all" in message
 
 
 class TestRecord:
