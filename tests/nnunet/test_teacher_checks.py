@@ -235,7 +235,7 @@ class TestLeakage:
         (world / "preprocessed" / DATASET / "splits_final.json").write_text(text)
         write_teacher(model(world))
         (line,) = refusals(world)
-        assert "splits_final.json: expected nnU-Net's splits, found something else" in line
+        assert "splits_final.json: expected " in line
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"metric_per_case": [3]}'])
     def test_a_damaged_summary(self, world, text):
