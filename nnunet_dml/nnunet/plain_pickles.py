@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-_REBUILT: dict[str, Any] = {  # by NumPy's own functions: an array by a copy of its bytes, by a view of a buffer; a scalar
+# by NumPy's own functions: an array by a copy of its bytes, by a view of a buffer; a scalar
+_REBUILT: dict[str, Any] = {
     "multiarray._reconstruct": np.zeros(1).__reduce__()[0],
     "numeric._frombuffer": np.zeros(1).__reduce_ex__(5)[0],
     "multiarray.scalar": np.float64(0).__reduce__()[0],
