@@ -24,7 +24,7 @@ def _plain_content(path: Path) -> Any:
     """
     if not _CAN_NAME_GLOBALS:
         return torch.load(path, map_location="cpu", weights_only=False, mmap=True)
-    known = [*DTYPES, *((it, name) for name, it in GLOBALS.items())]
+    known: list[Any] = [*DTYPES, *((it, name) for name, it in GLOBALS.items())]
     with torch.serialization.safe_globals(known):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 

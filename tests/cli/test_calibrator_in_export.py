@@ -41,7 +41,10 @@ def test_it_calibrates_elsewhere_as_it_did_here(world):
 
 def test_it_names_no_case(world):
     files = store.files_to_give_away(world.model)
-    assert sorted(files) == ["nnunet_dml_calibration/calibration.json", "nnunet_dml_calibration/calibrator.npz"]
+    assert sorted(files) == [
+        "nnunet_dml_calibration/calibration.json",
+        "nnunet_dml_calibration/calibrator.npz",
+    ]
     text = files["nnunet_dml_calibration/calibration.json"].decode()
     assert '"groups": {}' in text
     assert "without_" not in text
