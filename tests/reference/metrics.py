@@ -4,6 +4,7 @@ from fractions import Fraction
 from statistics import NormalDist, fmean, pstdev
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 
 def dice(prediction, reference):
@@ -140,7 +141,7 @@ def crps(predicted, volumes, steps=20_001):
     parts = [np.linspace(low, predicted, steps), np.linspace(predicted, high, steps)]
     wanted = [0, 1]
     pieces = zip(parts, wanted, strict=True)
-    return float(sum(np.trapezoid((normal_cdf(t, mean, deviation) - w) ** 2, t) for t, w in pieces))
+    return float(sum(trapezoid((normal_cdf(t, mean, deviation) - w) ** 2, t) for t, w in pieces))
 
 
 def dilated(mask, radius):
