@@ -5,15 +5,9 @@
 # Needs the package installed. Trainings are short (two folds of a narrow network): this is about the way, not about the figures.
 # What is finished is not repeated.
 set -euo pipefail
-data="$(cd "$1" && pwd)"
-mkdir -p "$2"
-work="$(cd "$2" && pwd)"
-here="$(cd "$(dirname "$0")" && pwd)"
+. "$(dirname "$0")/_folders.sh" "$1" "$2"
 shift 2
-export nnUNet_raw="$work/raw" nnUNet_preprocessed="$work/preprocessed" nnUNet_results="$work/results" nnUNet_def_n_proc=2
-mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results" "$work/logs"
-eval "$(nnunet-dml env)"
-once() { [ -e "$1" ] || "${@:2}"; } # once WHAT_IT_MAKES COMMAND …
+mkdir -p "$work/logs"
 quietly() { # quietly NAME COMMAND …: what it prints goes to a log, the end of which is shown if it fails
   "${@:2}" >"$work/logs/$1.txt" 2>&1 || { tail -n 20 "$work/logs/$1.txt" >&2; exit 1; }
 }

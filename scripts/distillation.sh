@@ -4,15 +4,8 @@
 # DATA holds Dataset017_LiverSlices/ and Dataset004_Hippocampus/; WORK is made and takes everything. Needs the package installed.
 # A training that is finished is not repeated; one that was stopped is resumed.
 set -euo pipefail
-data="$(cd "$1" && pwd)"
-mkdir -p "$2"
-work="$(cd "$2" && pwd)"
-here="$(cd "$(dirname "$0")" && pwd)"
+. "$(dirname "$0")/_folders.sh" "$1" "$2"
 shift 2
-export nnUNet_raw="$work/raw" nnUNet_preprocessed="$work/preprocessed" nnUNet_results="$work/results" nnUNet_def_n_proc=2
-mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
-eval "$(nnunet-dml env)"
-once() { [ -e "$1" ] || "${@:2}"; } # once WHAT_IT_MAKES COMMAND …
 train() { # train DATASET CONFIGURATION FOLD TRAINER PLANS
   once "$nnUNet_results/$1/$4__$5__$2/fold_$3/validation/summary.json" \
     env nnUNet_n_proc_DA=0 nnUNetv2_train "$1" "$2" "$3" -tr "$4" -p "$5" --npz -device cpu --c

@@ -3,14 +3,8 @@
 #   bash scripts/modes.sh DATA WORK [lidc|hippocampus|bubil …]
 # DATA holds lidc-nodules/, Dataset004_Hippocampus/ and bubil/; WORK is made and takes everything. Needs the package installed.
 set -euo pipefail
-data="$(cd "$1" && pwd)"
-mkdir -p "$2"
-work="$(cd "$2" && pwd)"
-here="$(cd "$(dirname "$0")" && pwd)"
+. "$(dirname "$0")/_folders.sh" "$1" "$2"
 shift 2
-export nnUNet_raw="$work/raw" nnUNet_preprocessed="$work/preprocessed" nnUNet_results="$work/results" nnUNet_def_n_proc=2
-mkdir -p "$nnUNet_raw" "$nnUNet_preprocessed" "$nnUNet_results"
-eval "$(nnunet-dml env)"
 plan() { nnUNetv2_plan_and_preprocess -d "$1" -c "$2" --verify_dataset_integrity -npfp 2 -np 2 >"$work/plan_$1.log" 2>&1 || { tail "$work/plan_$1.log"; exit 1; }; }
 train() { nnUNet_n_proc_DA=0 nnUNetv2_train "$@" -device cpu | grep -E "Training on|Mean Validation Dice|Epoch time" | tail -n 3; }
 
