@@ -30,9 +30,15 @@ def prepare(options: Options) -> None:
     for kind in ("raw", "preprocessed", "results"):
         (options.folder / kind).mkdir(exist_ok=True)
         os.environ[f"nnUNet_{kind}"] = str(options.folder / kind)
+    if not (options.folder / "phantom").is_dir():
+        os.environ["nnUNet_n_proc_DA"] = (
+            "1"  # nnU-Net's planning makes it its number of threads, of which 0 is none
+        )
+        _prepare(options)
     os.environ["nnUNet_n_proc_DA"] = "0"
-    if (options.folder / "phantom").is_dir():
-        return
+
+
+def _prepare(options: Options) -> None:
     from nnunetv2.experiment_planning import plan_and_preprocess_api as stock
 
     make_phantom(options.folder / "phantom", raters=5, **PHANTOM[options.size])

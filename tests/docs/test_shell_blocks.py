@@ -166,6 +166,6 @@ def test_tutorials_run(page, tmp_path):
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    made = re.findall(r"-o (work/[\w./-]+)", code)
+    made = re.findall(r"-o (tutorial/[\w./-]+)", code)
     assert made
     assert all((tmp_path / it).exists() for it in made)
