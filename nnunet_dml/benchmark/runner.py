@@ -85,7 +85,7 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
                     note(waiting[done], done.result())
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                interrupt()  # the trainings end as with Ctrl-C, and what they saved is gone on with
+                interrupt()  # what the trainings saved is gone on with
                 raise
 
     return execute

@@ -97,6 +97,17 @@ def test_raw_data_are_converted_planned_and_fused(world, capsys):  # noqa: F811
     )
 
 
+@pytest.mark.parametrize(("given", "seen"), [("0", "1"), ("3", "3")])
+def test_preparation_has_a_thread_where_trainings_have_no_workers(world, given, seen):  # noqa: F811
+    """nnU-Net's preprocessing makes nnUNet_n_proc_DA its number of threads, and torch takes no 0."""
+    (world.path / "bin" / "nnunet-dml").write_text('#!/bin/bash\necho "dml $nnUNet_n_proc_DA" >> "$CALLS"\n')
+    world.setenv("nnUNet_n_proc_DA", given)
+    (world.path / "challenge").mkdir()
+    (world.made / "nnUNetPlans_2d_soft" / "uniform").rmdir()
+    assert run("run", world.grid, "--data", world.path / "challenge") == 2  # the stand-in makes nothing
+    assert world.calls("dml") == [f"dml {seen}"]
+
+
 def test_a_step_of_the_preparation_that_fails_is_named(world, capsys):  # noqa: F811
     (world.path / "bin" / "nnunet-dml").write_text("#!/bin/bash\necho 'no such rater' >&2; exit 2\n")
     (world.path / "challenge").mkdir()

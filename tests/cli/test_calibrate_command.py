@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_dml._files import _MACHINE
 from nnunet_dml.cli.main import main
 from nnunet_dml.evaluation import predictions
 from tests.cli.calibration_world import DATASET, MODEL, World, as_classes, figures
@@ -199,12 +201,17 @@ def test_applying_goes_on_where_it_stopped(world, capsys):
     first = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
     lost = out / "fold_1" / "validation" / "c.npz"
     lost.unlink()
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for folder in (out, lost.parent):  # as of a process that was killed while it wrote
+        (folder / f".tmp-{_MACHINE}-{process.pid}-abcdefgh-{lost.name}").touch()
     capsys.readouterr()
     apply(world, "--cross-fitted")
     assert "1 cases, 5 were there already" in capsys.readouterr().out
     again = {f: f.stat().st_mtime_ns for f in out.rglob("*.npz")}
     assert again.keys() == first.keys()
     assert {f for f in first if first[f] != again[f]} == {lost}
+    assert not list(out.rglob(".tmp-*"))
 
 
 def test_fitting_again_replaces_the_old_one(world):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import atomic_file
+from nnunet_dml._files import atomic_file, clear_leftovers
 from nnunet_dml._parallel import each
 from nnunet_dml.calibration import Calibrator
 from nnunet_dml.evaluation import predictions
@@ -122,11 +122,13 @@ def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processe
     }
     claim(output, record, inputs=model)
     describe_folder(output, model)
-    jobs = []
-    for it in found.cases:
-        target = output / f"fold_{it.fold}" / "validation"
-        target.mkdir(parents=True, exist_ok=True)
-        jobs.append(_Job(it, groups[it.case], target / it.path.name))
+    jobs = [
+        _Job(it, groups[it.case], output / f"fold_{it.fold}" / "validation" / it.path.name)
+        for it in found.cases
+    ]
+    for place in {it.target.parent for it in jobs}:
+        place.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(place)
     made = _run(jobs, model, labels, processes=processes)
     return Applied(made, len(jobs) - made, methods, found.notes)
 
@@ -143,12 +145,12 @@ def _run(jobs: Sequence[_Job], model: Path, labels: RawDataset, *, processes: in
 def _calibrate_file(job: _Job, *, model: Path, labels: RawDataset) -> None:
     calibrator = _calibrator(model, job.group)
     probs = read_probabilities(job.case.path, num_classes=labels.channels, regions=bool(labels.regions))
-    with atomic_file(job.target) as temporary:
-        np.savez_compressed(temporary, probabilities=calibrated(calibrator, probs))
     properties = job.case.path.with_suffix(".pkl")
-    if properties.is_file():
+    if properties.is_file():  # first: a case whose .npz is there is done
         with atomic_file(job.target.with_suffix(".pkl")) as temporary:
             shutil.copyfile(properties, temporary)
+    with atomic_file(job.target) as temporary:
+        np.savez_compressed(temporary, probabilities=calibrated(calibrator, probs))
 
 
 def calibrated(calibrator: Calibrator, probs: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -15,7 +15,7 @@ DESCRIPTIONS = ("dataset.json", "plans.json")  # nnU-Net's, beside predictions a
 
 
 def check(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
-    """Find out before the work whether a folder can be written to; nothing is made.
+    """Find out before the work whether a folder can be written to; nothing is made, what a killed run left is removed.
 
     Args:
         output: The folder.
@@ -30,6 +30,7 @@ def check(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
         raise InputError(problem(where, expected="another folder than the input", found="the same"))
     if output.exists() and not output.is_dir():
         raise InputError(problem(where, expected="a folder", found="a file"))
+    clear_leftovers(output)
     path = output / RECORD
     todo = "Give a new folder, or remove this one."
     if path.is_file():
@@ -44,7 +45,6 @@ def check(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
 def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
     """Make an output folder, or go on in one that was made by the same command; see `check`."""
     check(output, record, inputs=inputs)
-    clear_leftovers(output)
     output.mkdir(parents=True, exist_ok=True)
     with atomic_file(output / RECORD) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file
+from nnunet_dml._files import atomic_file, clear_leftovers
 from nnunet_dml._images import PICTURES, Grid, read, split_ending, write
 from nnunet_dml._parallel import each
 from nnunet_dml.calibration import Calibrator, Uncalibrated
@@ -58,6 +58,7 @@ def finish(
         InputError: With every problem of every case.
     """
     (output / MAPS).mkdir(parents=True, exist_ok=True)
+    clear_leftovers(output / MAPS)
     work = partial(
         _finish_case, output=output, labels=labels, calibrator=calibrator or Uncalibrated(), bits=bits
     )
