@@ -75,7 +75,7 @@ def set_folders(patch: pytest.MonkeyPatch, base: Path) -> SimpleNamespace:
         folders[name].mkdir(exist_ok=True)
         patch.setenv(f"nnUNet_{name}", str(folders[name]))
     patch.setenv("nnUNet_n_proc_DA", "0")
-    patch.setenv("nnUNet_def_n_proc", "2")  # each worker process imports torch
+    patch.setenv("nnUNet_def_n_proc", "1")  # each worker process imports torch
     patch.setenv("nnUNet_extTrainer", str(ROOT / "nnunet_dml" / "plugin"))
     return SimpleNamespace(**folders)
 
@@ -93,9 +93,9 @@ def plan_and_preprocess(dataset: str, configuration: str) -> None:
             configuration,
             "--verify_dataset_integrity",
             "-npfp",
-            "2",
+            "1",
             "-np",
-            "2",
+            "1",
         )
     finally:
         os.environ.update(n_proc)

@@ -20,9 +20,11 @@ from tests.docs.pages import Block, blocks, commands
 
 BLOCKS = blocks("bash")
 TUTORIALS = sorted({it.page for it in BLOCKS if it.kind == "run"})
-SHORT = (  # what the tests change in a tutorial: how long it trains
+SHORT = (  # what the tests change in a tutorial: how long it trains, and in how many processes it works
     (re.compile(r"training\.epochs=\d+"), "training.epochs=1"),
     (re.compile(r"training\.(val_)?iterations=\d+"), r"training.\1iterations=2"),
+    (re.compile(r"nnUNet_def_n_proc=2"), "nnUNet_def_n_proc=1"),
+    (re.compile(r"-npfp 2 -np 2"), "-npfp 1 -np 1"),
 )
 
 
@@ -149,7 +151,7 @@ def test_what_does_not_exist_is_not_understood(words, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TUTORIALS)
 def test_tutorials_run(page, tmp_path):
-    """As a reader would, in an empty folder with the repository's scripts; only the trainings are shorter."""
+    """As a reader would, in an empty folder with the repository's scripts; only the trainings are shorter, and all works in one process."""
     code = "\n".join(it.code for it in BLOCKS if it.page == page and it.kind == "run")
     for pattern, short in SHORT:
         assert pattern.search(code)

@@ -1,10 +1,16 @@
 """Small sources for `convert raters`, made on the spot."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
+from nnunet_dml._checks import InputError
+from nnunet_dml.nnunet.convert import convert_raters
+
+NAME = "Dataset501_Test"
 SPACING, ORIGIN = (0.5, 0.75, 2.0), (-10.0, 20.5, 3.25)
 
 
@@ -51,3 +57,24 @@ def tree(folder):
         for p in sorted(Path(folder).rglob("*"))
         if p.is_file()
     }
+
+
+def convert(src, **options):
+    return convert_raters(src, **{"dataset": "501_Test", "layout": "folders", "processes": 1} | options)
+
+
+def problems(src, **options):
+    with pytest.raises(InputError) as caught:
+        convert(src, **options)
+    assert not any("\n" in line for line in caught.value.problems)
+    return list(caught.value.problems)
+
+
+def only(src, **options):
+    rows = problems(src, **options)
+    assert len(rows) == 1, rows
+    return rows[0]
+
+
+def dataset_json(raw):
+    return json.loads((raw / NAME / "dataset.json").read_text())

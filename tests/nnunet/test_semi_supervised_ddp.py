@@ -10,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_dml.nnunet.trainers.semi_supervised import SERIES
 from tests.nnunet import mode_helpers as here
+from tests.nnunet.ssl_helpers import SimpleIterator
 from tests.nnunet.ssl_world import build, make_world
-from tests.nnunet.test_semi_supervised import SimpleIterator
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
 

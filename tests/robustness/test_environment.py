@@ -28,6 +28,12 @@ ODD = ("with spaces ", "Größe µ ", "x" * 180)
 COUNT = len(FULL) + 3 + len(TWICE) + 1 + 4 + 2
 
 
+def convert(source, *more):
+    """Raters' folders into Dataset501_New."""
+    arguments = ("--dataset", "501_New", "--layout", "folders", "-np", "1", *more)
+    return main(["convert", "raters", str(source), *arguments])
+
+
 def test_their_number():
     assert COUNT == 26
 
@@ -123,22 +129,7 @@ def test_odd_names_all_the_way(tmp_path, monkeypatch):
         monkeypatch.setenv(f"nnUNet_{variable}", str(base / variable))
     cases = ("Fall ä 1", "é" * 60, "y" * 150)
     folders_source(base / "src", cases=cases, raters=("Jörg B", "r 2"), shape=(6, 5))
-    assert (
-        main(
-            [
-                "convert",
-                "raters",
-                str(base / "src"),
-                "--dataset",
-                "501_New",
-                "--layout",
-                "folders",
-                "-np",
-                "1",
-            ]
-        )
-        == 0
-    )
+    assert convert(base / "src") == 0
     for number, case in enumerate(cases):
         fractions = np.random.default_rng(number).random((6, 5)).astype(np.float32)
         write_image(base / "maps" / f"{case}.nii.gz", fractions, spacing=(0.5, 0.75))
@@ -181,18 +172,7 @@ def test_odd_sizes(tmp_path, monkeypatch, shape, classes):
         save(tmp_path / "src/raters" / rater / "a.nii.gz", mask)
     save(tmp_path / "src/images/a.nii.gz", mask.astype(np.float32))
     labels = [f"c{number}={number}" for number in range(1, classes)]
-    source = [
-        "convert",
-        "raters",
-        str(tmp_path / "src"),
-        "--dataset",
-        "501_New",
-        "--layout",
-        "folders",
-        "-np",
-        "1",
-    ]
-    assert main([*source, "--labels", *labels]) == 0
+    assert convert(tmp_path / "src", "--labels", *labels) == 0
     probs = np.stack([mask == c for c in range(classes)]).astype(np.float32)
     (tmp_path / "npz").mkdir()
     np.savez(tmp_path / "npz/a.npz", probabilities=probs[:, None] if mask.ndim == 2 else probs)

@@ -84,8 +84,8 @@ def _nothing(root: Path) -> None:
 @cache
 def _prepared() -> Path:
     """A data set whose arrays are saved without nnU-Net's planning, with a teacher; made once."""
+    from tests.nnunet.doctor.discs import NAME, SIZE, World
     from tests.nnunet.teacher_helpers import plans_of, write_teacher
-    from tests.nnunet.test_doctor import NAME, SIZE, World
 
     root = Path(mkdtemp(prefix="robustness"))
     with pytest.MonkeyPatch.context() as patch:
