@@ -175,7 +175,7 @@ def test_a_thousand_cases_open_and_sort_quickly(browser, tmp_path):
       const button = document.querySelectorAll('#case-table thead button')[2], start = performance.now();
       button.click(); document.body.offsetHeight; return performance.now() - start;
     """
-    assert browser.execute_script(script) < 3000  # milliseconds, on a busy machine
+    assert browser.execute_script(script) < 8000  # milliseconds, on a busy machine
     values = [float(it) for it in column(browser, 2)]
     assert values == sorted(values)
     assert len(values) == 1000

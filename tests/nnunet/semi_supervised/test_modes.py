@@ -10,7 +10,7 @@ import torch
 
 from tests.conftest import set_folders
 from tests.nnunet import mode_helpers as here
-from tests.nnunet.ssl_helpers import epoch, equal, seen_by_loss, weights_of
+from tests.nnunet.semi_supervised.helpers import epoch, equal, seen_by_loss, weights_of
 from tests.nnunet.ssl_world import SIDE, build, enter, make_world
 from tests.nnunet.test_sources import masks_of, votes_of
 

@@ -12,21 +12,10 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunet_dml.nnunet.trainers.semi_supervised import SERIES, STATE
 from tests.nnunet import mode_helpers as here
-from tests.nnunet.ssl_helpers import SimpleIterator, epoch, equal, seen_by_loss, weights_of
-from tests.nnunet.ssl_world import SIDE, build, enter, make_world
+from tests.nnunet.semi_supervised.helpers import SimpleIterator, epoch, equal, seen_by_loss, weights_of
+from tests.nnunet.ssl_world import SIDE, build, enter
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        yield make_world(patch, tmp_path_factory.mktemp("ssl"), "Dataset950_Ssl")
-
-
-@pytest.fixture
-def world(made, monkeypatch):
-    return enter(monkeypatch, made)
 
 
 class TestAStep:

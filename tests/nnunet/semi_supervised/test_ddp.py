@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_dml.nnunet.trainers.semi_supervised import SERIES
 from tests.nnunet import mode_helpers as here
-from tests.nnunet.ssl_helpers import SimpleIterator
+from tests.nnunet.semi_supervised.helpers import SimpleIterator
 from tests.nnunet.ssl_world import build, make_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
