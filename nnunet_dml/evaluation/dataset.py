@@ -106,7 +106,7 @@ def read_dataset(folder: Path) -> RawDataset:
     try:
         labels = {str(name): _labels(value) for name, value in content["labels"].items()}
         ending = str(content["file_ending"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             problem(
                 path,
