@@ -188,9 +188,11 @@ def read_grid(name: str, *, quick: bool = False, datasets: Sequence[str] = ()) -
             )
         )
     if quick:
-        if not content.get("quick"):
-            raise InputError(problem(path, expected="a part `quick` for --quick", found="none"))
-        content = _replaced(content, content["quick"])
+        part = content.get("quick")
+        if not isinstance(part, dict) or not part:
+            found = type(part).__name__ if part else "none"
+            raise InputError(problem(path, expected="a part `quick` for --quick", found=found))
+        content = _replaced(content, part)
     if datasets:
         content = _replaced(content, {"datasets": list(datasets)})
     try:
@@ -209,7 +211,7 @@ def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
     merged = dict(content)
     for key, value in quick.items():
         if isinstance(value, list) and isinstance(content.get(key), dict):
-            if unknown := [it for it in value if it not in content[key]]:
+            if unknown := [it for it in value if it not in [*content[key]]]:  # which may be lists themselves
                 expected = f"some of {', '.join(content[key])}"
                 raise InputError(problem(key, expected=expected, found=", ".join(map(str, unknown))))
             merged[key] = {name: content[key][name] for name in value}

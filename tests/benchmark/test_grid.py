@@ -179,7 +179,13 @@ def test_data_sets_can_be_chosen(tmp_path):
     assert "datasets: expected some of a, b, found c." in refusal(path, datasets=["c"])
 
 
-def test_quick_without_a_quick_part_is_refused(tmp_path):
-    assert "expected a part `quick` for --quick, found none." in refusal(
-        changed(tmp_path, quick={}), quick=True
-    )
+@pytest.mark.parametrize(
+    ("quick", "message"),
+    [
+        ({}, "expected a part `quick` for --quick, found none."),
+        (True, "expected a part `quick` for --quick, found bool."),
+        ({"datasets": [["x"]]}, "datasets: expected some of"),
+    ],
+)
+def test_quick_without_a_good_quick_part_is_refused(tmp_path, quick, message):
+    assert message in refusal(changed(tmp_path, quick=quick), quick=True)
