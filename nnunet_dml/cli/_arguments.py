@@ -42,8 +42,8 @@ def add_teacher(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def teacher_assignments(args: argparse.Namespace) -> list[str]:
-    """The options of a teacher as `--set` takes them."""
+def teacher_assignments(args: argparse.Namespace) -> dict[str, str]:
+    """The options of a teacher as `--set` takes them, by the flags that are short for them."""
     chosen = {"calibration": args.calibration, "bandwidth": args.bandwidth}
     if args.teacher is not None:
         from nnunet_dml._folders import environment_folder, find_dataset
@@ -54,4 +54,9 @@ def teacher_assignments(args: argparse.Namespace) -> list[str]:
     if args.teacher_folds is not None:
         folds = ", ".join(it if it.isdigit() else f'"{it}"' for it in args.teacher_folds)
         chosen["folds"] = "same" if args.teacher_folds == ["same"] else f"[{folds}]"
-    return [f"teacher.{name}={value}" for name, value in chosen.items() if value is not None]
+    flags = {"model": "--teacher", "folds": "--teacher-folds"}
+    return {
+        flags.get(name, f"--{name}"): f"teacher.{name}={value}"
+        for name, value in chosen.items()
+        if value is not None
+    }

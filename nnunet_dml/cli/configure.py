@@ -62,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """List the options or write the plans."""
     from nnunet_dml._checks import InputError
-    from nnunet_dml.nnunet.options import listing, parse_assignments
+    from nnunet_dml._files import read_json
+    from nnunet_dml.nnunet.options import KEY, listing, parse_assignments
 
     if args.list:
         for name, kind, default, description in listing():
@@ -80,10 +81,12 @@ def run(args: argparse.Namespace) -> None:
         args.dataset,
         source=args.plans,
         target=args.output,
-        options=parse_assignments([*args.assignments, *teacher_assignments(args)]),
+        options=parse_assignments(args.assignments, teacher_assignments(args)),
         configurations=args.configurations,
         changes=Changes(args.batch_size, args.scale_features, args.features, args.network, args.recipe),
         overwrite=args.overwrite,
     )
-    trainer = " -tr nnUNetTrainerDML_KD" if args.teacher else ""
+    options = read_json(written)[KEY]
+    trainer = " -tr nnUNetTrainerDML_KD" if {"model", "maps"} & options.get("teacher", {}).keys() else ""
+    trainer = " -tr nnUNetTrainerDML_SSL" if options.get("unlabelled") else trainer
     print(f"Wrote {written}. Train with `nnUNetv2_train …{trainer} -p {args.output}`.")

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if args.device == "cuda" and not torch.cuda.is_available():
         todo = "Give -device cpu."
         raise InputError(problem("-device", expected="a GPU", found="none that torch can use", todo=todo))
-    asked = parse_assignments([*teacher_assignments(args), *args.assignments])
+    asked = parse_assignments(args.assignments, teacher_assignments(args))
     read = [f"teacher.{name}" for name in TEACHING]
     if foreign := [name for group in asked for key in asked[group] if (name := f"{group}.{key}") not in read]:
         expected = f"what teaching reads ({', '.join(read)})"

@@ -81,7 +81,7 @@ def configure(
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
     if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
         _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
-    _check_teacher(plans[KEY], where=f"-o {target}")
+    _check_teacher(plans[KEY], folder.name, where=f"-o {target}")
     changes.apply(available, configurations, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_bytes() != text.encode():
@@ -151,11 +151,27 @@ def _without_other_teacher(own: dict[str, Any], options: dict[str, Any]) -> dict
     )
 
 
-def _check_teacher(options: dict[str, Any], *, where: str) -> None:
-    """Refuse a teacher that has not been trained, and options that nothing reads; whether it fits is seen at the start."""
-    teacher = validate({"teacher": options.get("teacher", {})}, where=where).teacher
-    if teacher.model is not None:
-        from nnunet_dml.nnunet.teacher import locate, meant, trained_folds  # slow: nnU-Net
+def _check_teacher(options: dict[str, Any], dataset: str, *, where: str) -> None:
+    """Refuse a teacher that has not been trained, or on other data, and options that nothing reads.
 
-        for folder in meant(teacher.model) or [locate(teacher.model)]:
-            trained_folds(folder, teacher.checkpoint)
+    Whether it fits is seen at the training's start.
+    """
+    teacher = validate({"teacher": options.get("teacher", {})}, where=where).teacher
+    if teacher.model is None:
+        return
+    from nnunet_dml.nnunet.teacher import locate, meant, trained_folds  # slow: nnU-Net
+
+    for folder in meant(teacher.model) or [locate(teacher.model)]:
+        there = trained_folds(folder, teacher.checkpoint)
+        asked = [] if teacher.folds == "same" else [str(it) for it in teacher.folds]
+        if missing := [it for it in asked if it not in there]:
+            expected, found = f"fold {', '.join(missing)} of the teacher", f"folds {', '.join(there)}"
+            todo = "Train it, or choose others (--teacher-folds)."
+            raise InputError(problem(folder, expected=expected, found=found, todo=todo))
+        plans = folder / "plans.json"
+        name = read_json(plans).get("dataset_name", dataset) if plans.is_file() else dataset
+        if name != dataset:
+            todo = f"Train a teacher on {dataset}."
+            raise InputError(
+                problem(folder, expected=f"a teacher of {dataset}", found=f"one of {name}", todo=todo)
+            )

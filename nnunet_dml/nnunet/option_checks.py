@@ -73,6 +73,13 @@ def check_unlabelled(options: Options, *, where: str) -> None:
         InputError: With all that does not fit.
     """
     loss, problems = options.loss, []
+    start, epochs = options.unlabelled.start_epoch, options.training.epochs
+    if start >= epochs:
+        expected, todo = (
+            f"unlabelled.start_epoch below training.epochs ({epochs})",
+            "Else no unlabelled image is used.",
+        )
+        problems.append(problem(where, expected=expected, found=str(start), todo=todo))
     if loss.overlap == "lovasz":
         expected = "a loss.overlap that is defined on soft labels, as a teacher's are"
         problems.append(problem(where, expected=expected, found="lovasz", todo="Set dml, jml or ctl."))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
@@ -109,30 +110,46 @@ def _value(options: Options, name: str) -> Any:
     return getattr(getattr(options, group), key)
 
 
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+def parse_assignments(assignments: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Turn `group.name=value` strings into checked, typed, nested groups.
+
+    Args:
+        assignments: As given to `--set`.
+        flags: More of them, by the flags that are short for them.
+
+    Raises:
+        InputError: Unknown or double names, or bad values; one line each.
 
     >>> parse_assignments(["training.epochs=30", "labels.source=uniform"])
     {'training': {'epochs': 30}, 'labels': {'source': 'uniform'}}
     """
-    valid = {name for name, *_ in listing()}
+    valid = sorted(name for name, *_ in listing())
     nested: dict[str, Any] = {}
+    places: dict[str, str] = {}
     problems = []
-    for assignment in assignments:
+    for flag, assignment in [*(("--set", it) for it in assignments), *(flags or {}).items()]:
         name, equals, value = assignment.partition("=")
         if not equals or name not in valid:
+            near = get_close_matches(name, valid, n=3)
+            meant = f" such as {', '.join(near)}" if near else ""
             problems.append(
-                f"--set {assignment}: expected name=value with a name of {', '.join(sorted(valid))}, "
-                f"found {name!r}. `nnunet-dml configure --list` explains them."
+                f"{flag} {assignment}: expected name=value with an option's name{meant}, found {name!r}. "
+                "`nnunet-dml configure --list` explains them."
             )
             continue
         group, key = name.split(".")
         if key in nested.setdefault(group, {}):
-            problems.append(f"--set {assignment}: expected each option once, found {name} twice.")
-        nested[group][key] = _typed(value)
+            both = " and ".join(dict.fromkeys((places[name], flag)))
+            problems.append(f"{both}: expected each option once, found {name} twice.")
+        nested[group][key], places[name] = _typed(value), flag
     if problems:
         raise InputError(*problems)
-    options = parse(nested, where="--set")
+    try:
+        options = Options.model_validate(nested)
+    except ValidationError as error:
+        raise InputError(
+            *(_line(it, places.get(".".join(map(str, it["loc"][:2])), "--set")) for it in error.errors())
+        ) from None
     return {
         group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
     }
@@ -157,8 +174,9 @@ def parse(overrides: Mapping[str, Any], *, where: str) -> Options:
 def _line(detail: Any, where: str) -> str:
     name = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        valid = ", ".join(row[0] for row in listing())
-        return f"{where}: unknown option {name!r}. Valid ones: {valid}."
+        near = get_close_matches(name, [row[0] for row in listing()], n=3)
+        meant = f" Did you mean {', '.join(near)}?" if near else ""
+        return f"{where}: unknown option {name!r}.{meant} `nnunet-dml configure --list` has them all."
     if detail["type"] == "value_error":
         return f"{where}: {detail['ctx']['error']}"
     return f"{where}: bad value {detail['input']!r} of {name}. {detail['msg']}."

@@ -112,8 +112,12 @@ def _confusion(fold: TeacherFold, trainer: SoftLabelTrainer) -> list[str]:
 
 
 def _misfit(fold: TeacherFold, own: TargetLayout, ours: dict[str, Any], plans: PlansManager) -> list[str]:
-    """What no teacher can do, whatever it was fed with: other labels, other channels than a student's."""
+    """What no teacher can do, whatever it was fed with: another data set, other labels, other channels than a student's."""
     folder, problems = fold.path.parent.parent, []
+    if fold.plans.dataset_name != plans.dataset_name:  # where a case of the same name may be another image
+        todo = f"Train a teacher on {plans.dataset_name}."
+        expected, found = f"a teacher of {plans.dataset_name}", f"one of {fold.plans.dataset_name}"
+        return [problem(folder, expected=expected, found=found, todo=todo)]
     theirs = fold.dataset_json
     layout = TargetLayout.of(fold.plans.get_label_manager(theirs))
     todo = "Choose a teacher of the same labels."

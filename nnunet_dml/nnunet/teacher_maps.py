@@ -14,12 +14,14 @@ from nnunet_dml._files import read_json
 from nnunet_dml._folders import folder_if_there
 from nnunet_dml.nnunet import soft_maps
 from nnunet_dml.nnunet.dataset import SoftLabelDataset
+from nnunet_dml.nnunet.teacher import locate
 
 if TYPE_CHECKING:
     from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 
 BITS = 16  # the small fractions that a teacher gives to unlikely classes matter to the student, too
 SCALE = 32767  # the integer of 1.0 at 16 bit
+_TOLD = {"model", "calibration", "checkpoint"}
 RECORD = "teacher.json"  # beside the maps of a fold, written when all of them are there
 
 
@@ -100,6 +102,19 @@ class TeacherMaps:
             f"-f {fold} --teacher MODEL --name {self.name}"
         )
         record = read_json(self.folder / RECORD, todo=f"Run `{command}`.")
+        options, checkpoints = record.get("options"), record.get("checkpoints")
+        if not isinstance(options, dict) or not isinstance(checkpoints, dict) or not options.keys() >= _TOLD:
+            expected, found = "the record of an offline teacher", "something else"
+            raise InputError(
+                problem(self.folder / RECORD, expected=expected, found=found, todo=f"Run `{command}`.")
+            )
+        command = command.replace("MODEL", f"{options['model']} --calibration {options['calibration']}")
+        if old := _changed_since(record):
+            expected, found = (
+                "maps of the teacher as it is",
+                f"ones of an earlier training of {', '.join(old)}",
+            )
+            raise InputError(problem(self.folder, expected=expected, found=found, todo=f"Run `{command}`."))
         training, held_back = trainer.do_split()
         if fold != "all" and not set(held_back) <= set(record.get("held_back", ())):
             unknown = sorted(set(held_back) - set(record.get("held_back", ())))
@@ -128,8 +143,19 @@ class TeacherMaps:
         if bad:
             expected, found = "up-to-date maps of all cases", some(bad)
             raise InputError(problem(self.folder, expected=expected, found=found, todo=f"Run `{command}`."))
-        options = record["options"]
         return f"the maps {self.name} of {options['model']}, calibration: {options['calibration']}"
+
+
+def _changed_since(record: dict[str, Any]) -> list[str]:
+    """The checkpoints that are others than when maps were made; those that have gone do not count."""
+    options = record["options"]
+    found = {
+        fold: locate(options["model"]) / f"fold_{fold}" / options["checkpoint"]
+        for fold in record["checkpoints"]
+    }
+    there = {fold: path for fold, path in found.items() if path.is_file()}
+    now = soft_maps.digests(there)
+    return [str(path) for fold, path in there.items() if now[fold] != record["checkpoints"][fold]]
 
 
 def made_for(channels: int, transpose: Iterable[int], grid: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,8 @@ def _find_checkpoints(folder: Path, folds: Sequence[str] | None, checkpoint: str
     """The checkpoint of every fold asked for."""
     there = [match[1] for it in folder.iterdir() if (match := re.fullmatch(r"fold_(\d+|all)", it.name))]
     there.sort(key=lambda fold: (fold == "all", fold.zfill(9)))
-    wanted = list(dict.fromkeys(folds or [fold for fold in there if fold != "all"] or there))
+    begun = [fold for fold in there if any((folder / f"fold_{fold}").glob("*.pth"))]  # not refused at once
+    wanted = list(dict.fromkeys(folds or [it for it in begun if it != "all"] or begun or there))
     if not wanted:
         todo = "Train the model first."
         raise InputError(problem(folder, expected="fold_0, fold_1, …", found="no fold", todo=todo))

@@ -16,7 +16,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._folders import environment_folder, find_dataset, folder_if_there
-from nnunet_dml._images import PICTURES
+from nnunet_dml._images import PICTURES, split_ending
 from nnunet_dml.nnunet.plain_pickles import read_properties
 from nnunet_dml.nnunet.soft_maps import digests
 
@@ -79,7 +79,7 @@ def raw_cases(raw: Path, file_ending: str, channels: int) -> dict[str, dict[str,
             )
         )
     problems = []
-    if strange := [it.name for it in files if it.name.endswith(file_ending) and not name.fullmatch(it.name)]:
+    if strange := [it.name for it in files if _is_image(it, file_ending) and not name.fullmatch(it.name)]:
         problems.append(problem(where, expected=expected, found=some(strange), todo="Rename them."))
     wanted = [f"{number:04d}" for number in range(channels)]
     for case, its in cases.items():
@@ -94,6 +94,11 @@ def raw_cases(raw: Path, file_ending: str, channels: int) -> dict[str, dict[str,
     if problems:
         raise InputError(*problems)
     return dict(sorted(cases.items()))
+
+
+def _is_image(path: Path, file_ending: str) -> bool:
+    """Whether nnU-Net knows the ending, of this data set or of others."""
+    return path.name.endswith(file_ending) or bool(split_ending(path.name)[1])
 
 
 def made_for(plans: PlansManager, configuration: ConfigurationManager, channels: int) -> dict[str, Any]:

@@ -249,8 +249,9 @@ class TestTeacher:
     def model(self, folder, tmp_path, monkeypatch):
         results = tmp_path / "results"
         model = results / folder.name / self.NAME
-        (model / "fold_0").mkdir(parents=True)
-        (model / "fold_0" / "checkpoint_final.pth").touch()
+        for fold in ("0", "1", "all"):
+            (model / f"fold_{fold}").mkdir(parents=True)
+            (model / f"fold_{fold}" / "checkpoint_final.pth").touch()
         monkeypatch.setenv("nnUNet_results", str(results))
         return model
 
@@ -304,6 +305,51 @@ class TestTeacher:
         assert self.options(folder, "maps") == {"maps": "big", "active": "all"}
         assert configure("-p", "maps", "-o", "back", "--teacher", self.NAME) == 0
         assert self.options(folder, "back") == {"model": f"{folder.name}/{self.NAME}", "active": "all"}
+
+    def test_folds_that_are_not_trained(self, folder, model, capsys):
+        assert configure("-o", "mine", "--teacher", self.NAME, "--teacher-folds", "0", "7") == 2
+        said = capsys.readouterr().err
+        assert f"{self.NAME}: expected fold 7 of the teacher, found folds 0, 1, all. Train it, or" in said
+        assert not (folder / "mine.json").exists()
+
+    def test_a_teacher_of_another_data_set(self, folder, model, capsys):
+        (model / "plans.json").write_text('{"dataset_name": "Dataset777_Other"}')
+        assert configure("-o", "mine", "--teacher", self.NAME) == 2
+        assert (
+            f"expected a teacher of {folder.name}, found one of Dataset777_Other." in capsys.readouterr().err
+        )
+        (model / "plans.json").write_text(json.dumps({"dataset_name": folder.name}))
+        assert configure("-o", "mine", "--teacher", self.NAME) == 0
+
+    @pytest.mark.parametrize(
+        ("given", "flag"),
+        [
+            (["--bandwidth", "0"], "--bandwidth: bad value 0"),
+            (["--set", "teacher.bandwidth=0"], "--set: bad value 0"),
+        ],
+    )
+    def test_a_bad_value_is_that_of_its_flag(self, folder, model, capsys, given, flag):
+        assert configure("-o", "mine", "--teacher", self.NAME, *given) == 2
+        assert flag in capsys.readouterr().err
+
+    def test_a_flag_and_what_it_is_short_for(self, folder, model, capsys):
+        assert configure("-o", "mine", "--teacher", self.NAME, "--set", "teacher.model=x") == 2
+        assert (
+            "--set and --teacher: expected each option once, found teacher.model twice"
+            in capsys.readouterr().err
+        )
+
+    @pytest.mark.parametrize(
+        ("given", "trainer"),
+        [
+            (["teacher.maps=big"], "…` -tr nnUNetTrainerDML_KD -p"),
+            (["unlabelled.start_epoch=2"], "… -tr nnUNetTrainerDML_SSL -p"),
+            (["training.epochs=2"], "… -p"),
+        ],
+    )
+    def test_the_hint_names_the_trainer_that_reads_the_options(self, folder, capsys, given, trainer):
+        assert configure("-o", "mine", "--set", *given) == 0
+        assert trainer.replace("`", "") in capsys.readouterr().out
 
     def test_of_the_students_configuration(self, folder, model, capsys):
         anyone = self.NAME.replace("2d", "{configuration}")

@@ -207,6 +207,9 @@ def test_without_folds_the_numbered_ones_are_taken(tmp_path):
     model = make_model(tmp_path, folds=(10, "all", 9))
     assert list(export(model, tmp_path / "a.zip")[0].record["folds"]) == ["9", "10"]
     assert list(export(model, tmp_path / "b.zip", folds=["all"])[0].record["folds"]) == ["all"]
+    (model / "fold_3").mkdir()  # as a training leaves it that was refused
+    (model / "fold_3" / "training_log.txt").touch()
+    assert list(export(model, tmp_path / "d.zip")[0].record["folds"]) == ["9", "10"]
     only = make_model(tmp_path / "only", folds=("all",))
     assert list(export(only, tmp_path / "c.zip")[0].record["folds"]) == ["all"]
 

@@ -247,6 +247,21 @@ class TestTraining:
         message = refusal(capsys, lambda: build(world, name="stale"))
         assert "found case2 (stale: options changed)" in message
 
+    def test_maps_of_a_teacher_that_was_trained_anew(self, world, capsys):
+        teach(world, "--calibration", "none", name="old")
+        checkpoint = world.results / world.dataset(970) / TEACHER / "fold_0" / "checkpoint_final.pth"
+        kept = checkpoint.read_bytes()
+        checkpoint.write_bytes(kept + b"0")
+        try:
+            message = refusal(capsys, lambda: build(world, name="old"))
+            assert "expected maps of the teacher as it is, found ones of an earlier training of" in message
+            assert f"--teacher {world.dataset(970)}/{TEACHER} --calibration none --name old`" in message
+            checkpoint.rename(checkpoint.with_name("elsewhere.pth"))
+            build(world, name="old")  # who has the maps needs no teacher
+        finally:
+            checkpoint.with_name("elsewhere.pth").unlink(missing_ok=True)
+            checkpoint.write_bytes(kept)
+
     def test_the_whole_way(self, world, capsys):
         teach(world)
         here.command("configure", "-d", 970, "-p", "fine", "-o", "taught", "--set", "teacher.maps=plain")
@@ -293,11 +308,12 @@ class TestRefusals:
         teach(world, "--teacher", "nnUNetTrainerDML_KD__swapped__2d", name="swapped", status=2)
         assert "taught by the maps swapped: teacher and student are swapped" in capsys.readouterr().err
 
-    def test_other_labels(self, world, capsys):
+    def test_another_data_set(self, world, capsys):
         world.dataset(971)
         other = f"{world.dataset(971)}/{TEACHER}"
         teach(world, "--teacher", other, name="other", status=2)
-        assert "found one of regions" in capsys.readouterr().err
+        expected = f"expected a teacher of {world.dataset(970)}, found one of {world.dataset(971)}"
+        assert expected in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("more", "words"),

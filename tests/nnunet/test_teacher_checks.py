@@ -213,16 +213,10 @@ class TestLeakage:
         check(world)
 
     def test_another_data_set(self, world):
-        other = world / "preprocessed" / "Dataset951_Other"
-        other.mkdir()
-        write_teacher(model(world), plans=changed(dataset_name=other.name), validated=["a"])
+        """Cases of the same name may be other images: another patient there may be the one held back here."""
+        write_teacher(model(world), plans=changed(dataset_name="Dataset951_Other"))
         (line,) = refusals(world)
-        assert "found b not among the cases that it was validated on" in line
-        write_teacher(model(world), plans=changed(dataset_name=other.name))
-        check(world)
-        (other / "splits_final.json").write_text(json.dumps([{"train": ["x", "b"], "val": ["a"]}]))
-        (line,) = refusals(world)
-        assert "found b among the training cases" in line
+        assert f"expected a teacher of {DATASET}, found one of Dataset951_Other. Train a teacher on" in line
 
     def test_the_reader_of_the_images(self, world):
         write_teacher(model(world), plans=changed(image_reader_writer="NibabelIOWithReorient"))

@@ -57,9 +57,10 @@ class TestRawCases:
         (raw_folder / FOLDER / "b_0001.nii.gz").unlink()
         (raw_folder / FOLDER / "c_0000.nii.gz").touch()
         (raw_folder / FOLDER / "c_0001.nii.gz").touch()
-        (raw_folder / FOLDER / "d.nii.gz").touch()
+        for name in ("d.nii.gz", "e_0000.nii", "e_0001.mha", "notes.txt"):
+            (raw_folder / FOLDER / name).touch()
         strange, missing, labelled = problems_of(raw_folder, ".nii.gz", 2)
-        assert "found d.nii.gz. Rename them." in strange
+        assert "found d.nii.gz, e_0000.nii, e_0001.mha. Rename them." in strange
         assert "expected channels 0000, 0001 of b, found 0000." in missing
         assert "expected cases that are not in labelsTr, found c." in labelled
 
@@ -94,6 +95,14 @@ class TestOptions:
             validate({"unlabelled": shares}, where="plans")
         options = validate({"loss": {"weight_ce": 0}, "unlabelled": {f"overlap_{half}": 0}}, where="plans")
         with pytest.raises(InputError, match=f"loss.weight_ce × unlabelled.ce_{half}"):
+            check_unlabelled(options, where="plans")
+
+    @pytest.mark.parametrize(("start", "refused"), [(3, False), (4, True)])
+    def test_it_must_begin_before_it_ends(self, start, refused):
+        options = validate({"training": {"epochs": 4}, "unlabelled": {"start_epoch": start}}, where="plans")
+        if not refused:
+            return check_unlabelled(options, where="plans")
+        with pytest.raises(InputError, match=r"start_epoch below training.epochs \(4\), found 4"):
             check_unlabelled(options, where="plans")
 
     def test_lovasz_needs_hard_labels(self):
