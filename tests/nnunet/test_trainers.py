@@ -28,20 +28,11 @@ from nnunet_dml.nnunet.targets import TargetLayout
 from nnunet_dml.nnunet.trainers.configured import _ATTRIBUTES
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
 from tests.conftest import DATASET, TINY, nnunet_dml, run
+from tests.nnunet.trainer_helpers import build, check_equal_losses
 
 NAMES = trainers.__all__
 SOFT = ["nnUNetTrainerDML", "nnUNetTrainerJML", "nnUNetTrainerCTL"]
 pytestmark = pytest.mark.filterwarnings("ignore")  # training runs nnU-Net's code, which warns
-
-
-def build(name, folders, dataset=DATASET, plans="tiny", configuration="2d", fold=0, **changes):
-    """A trainer as `nnUNetv2_train` makes it; `changes` are option groups."""
-    base = folders.preprocessed / dataset
-    read = json.loads((base / f"{plans}.json").read_text())
-    read["nnunet_dml"] = {**read.get("nnunet_dml", {}), **changes}
-    read["continue_training"] = False
-    described = json.loads((base / "dataset.json").read_text())
-    return getattr(trainers, name)(read, configuration, fold, described, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -233,6 +224,13 @@ class TestPhantom:
         trainer.on_train_start()
         assert np.isfinite(trainer.train_step(next(trainer.dataloader_train))["loss"])
 
+    def test_the_log_says_what_it_is_trained_on(self, phantom, capsys):
+        trainer = build("nnUNetTrainerDML_BLS", phantom)
+        trainer.initialize()
+        trainer.on_train_start()
+        expected = "Training on nnU-Net's hard labels. Smoothed in the loss: labels.smoothing=boundary."
+        assert expected in capsys.readouterr().out
+
     @pytest.mark.parametrize(
         ("name", "changes", "words"),
         [
@@ -336,20 +334,3 @@ class TestPhantom:
         run("nnUNetv2_predict", "-i", phantom.raw / DATASET / "imagesTr", "-o", tmp_path / "predicted", "-d", "901", "-c", "2d",
             "-tr", "nnUNetTrainerDML", "-p", "tiny", "-f", "0", "-device", "cpu", "--disable_tta", "-npp", "1", "-nps", "1")  # fmt: skip
         assert len(list((tmp_path / "predicted").glob("*.nii.gz"))) == 10
-
-
-def check_equal_losses(ours, stock, batch_dice):
-    """Both trainers' losses on the same outputs and targets, value and gradient."""
-    for trainer in (ours, stock):
-        trainer.configuration_manager.configuration["batch_dice"] = batch_dice
-        trainer.initialize()
-    batch = next(stock.get_dataloaders()[1])
-    outputs = [output.detach().requires_grad_() for output in stock.network(batch["data"])]
-    values, gradients = [], []
-    for trainer in (ours, stock):
-        loss = trainer.loss(outputs, [target.clone() for target in batch["target"]])
-        values.append(loss.detach())
-        gradients.append(torch.autograd.grad(loss, outputs[:-1]))
-    torch.testing.assert_close(values[0], values[1], atol=1e-5, rtol=0)
-    for mine, theirs in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-7, rtol=1e-4)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests.conftest import TINY, nnunet_dml, plan_and_preprocess, run, set_folders
-from tests.nnunet.test_trainers import build, check_equal_losses
+from tests.nnunet.trainer_helpers import build, check_equal_losses
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # training runs nnU-Net's code, which warns
 

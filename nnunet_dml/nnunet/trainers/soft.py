@@ -123,6 +123,8 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
                 )
             elif not self.source_was_chosen:
                 self._check_that_nothing_is_soft()
+        if self.options.labels.smoothing != "off":
+            message += f" Smoothed in the loss: labels.smoothing={self.options.labels.smoothing}."
         self.print_to_log_file(message)
         super().on_train_start()
 
