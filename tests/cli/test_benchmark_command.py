@@ -43,7 +43,7 @@ def test_trainings_that_fail_are_listed_and_the_status_says_so(world, capsys):  
     [
         ("nnUNetTrainerDML}", "nnUNetTrainerDMK}", "expected a trainer that nnU-Net finds, found nnUNetTrainerDMK"),
         ("labels.source: uniform", "labels.source: unifrom", "bad value 'unifrom' of labels.source"),
-        ("labels.source: uniform", "labels.sources: uniform", "expected name=value with a name of"),
+        ("labels.source: uniform", "labels.sources: uniform", "expected name=value with an option's name such as labels.source"),
         ("metrics: [dice, ece_pooled]", "metrics: [dise]", "table.metrics: expected some of"),
         ("title: A grid", "titel: A grid", "titel: unknown key"),
         ("nnUNetTrainerDML}", "nnUNetTrainer}", "expected a trainer that reads options and seeds, found nnUNetTrainer"),

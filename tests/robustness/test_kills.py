@@ -84,8 +84,10 @@ def test_killed(name, called, zygote, monkeypatch):
         if zygote.wait(pid).status != -9:  # it was faster than the first time
             lasted = min(lasted, time.monotonic() - began)
             continue
-        kills += 1
         time.sleep(0.1)  # a training that outlives its runner ends
+        if name == "convert raters" and results(call.root) == expected:
+            continue  # it had done all and was about to end; it would refuse to write the data set again
+        kills += 1
         ended = zygote.run(arguments, call.root)
         assert ended.status == 0, ended.said
         found = results(call.root)

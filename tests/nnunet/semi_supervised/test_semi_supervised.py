@@ -92,7 +92,7 @@ class TestAStep:
         assert isinstance(trainer._teacher(next(trainer.dataloader_val)["data"]), torch.Tensor)
 
     def test_before_its_epoch_labels_stand_alone(self, world):
-        trainer = build(world, unlabelled={"start_epoch": 1})
+        trainer = build(world, unlabelled={"start_epoch": 1}, training={"epochs": 2})
         calls = seen_by_loss(trainer)
         trainer.dataloader_unlabelled, loader = None, trainer.dataloader_unlabelled
         epoch(trainer)
