@@ -190,7 +190,11 @@ def open_soft_map(path: str | Path) -> SoftMap:
         ) from None
     if meta.get("format") != FORMAT:
         raise DamagedSoftMapError(f"{path}: expected soft map format {FORMAT}, found {meta.get('format')}")
-    return SoftMap(array, int(meta["scale"]), meta)
+    if not all(isinstance(meta.get(key), int) for key in ("scale", "crc32")) or meta["scale"] < 1:
+        raise DamagedSoftMapError(
+            f"{path}: expected numbers `scale` and `crc32` in its metadata, found others"
+        )
+    return SoftMap(array, meta["scale"], meta)
 
 
 def verify_soft_map(path: str | Path) -> SoftMap:

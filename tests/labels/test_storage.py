@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import blosc2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,3 +138,16 @@ def test_only_the_region_is_read(tmp_path):
     opened = open_soft_map(tmp_path / "a.b2nd")
     region = (slice(None), slice(3, 7), slice(0, 9), slice(60, 64))
     np.testing.assert_array_equal(opened.array[region], opened.array[:][region])
+
+
+@pytest.mark.parametrize("key", ["scale", "crc32"])
+@pytest.mark.parametrize("value", [None, "255", 0.5])
+def test_metadata_that_were_lost(tmp_path, key, value):
+    path = tmp_path / "a.b2nd"
+    save_soft_map(path, np.zeros((1, 4, 4), np.float32), metadata={})
+    stored = blosc2.open(str(path), mode="a")
+    meta = dict(stored.schunk.vlmeta["nnunet_dml"])
+    stored.schunk.vlmeta["nnunet_dml"] = {**meta, key: value}
+    del stored
+    with pytest.raises(DamagedSoftMapError, match="expected numbers `scale` and `crc32`"):
+        open_soft_map(path)
