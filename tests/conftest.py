@@ -147,3 +147,12 @@ def phantom(tmp_path_factory, make_phantom):
                 *more,
             )
         yield folders
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """nnU-Net's variables point into a temporary folder."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    return tmp_path

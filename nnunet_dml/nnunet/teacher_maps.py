@@ -99,28 +99,27 @@ class TeacherMaps:
         dataset, fold = trainer.plans_manager.dataset_name, trainer.fold
         command = (
             f"nnunet-dml teach -d {dataset} -p {trainer.plans_manager.plans_name} -c {trainer.configuration_name} "
-            f"-f {fold} --teacher MODEL --name {self.name}"
+            f"-f {fold} --name {self.name} --teacher "
         )
-        record = read_json(self.folder / RECORD, todo=f"Run `{command}`.")
+        todo = f"Run `{command}MODEL`."
+        record = read_json(self.folder / RECORD, todo=todo)
         options, checkpoints = record.get("options"), record.get("checkpoints")
         if not isinstance(options, dict) or not isinstance(checkpoints, dict) or not options.keys() >= _TOLD:
             expected, found = "the record of an offline teacher", "something else"
-            raise InputError(
-                problem(self.folder / RECORD, expected=expected, found=found, todo=f"Run `{command}`.")
-            )
-        command = command.replace("MODEL", f"{options['model']} --calibration {options['calibration']}")
+            raise InputError(problem(self.folder / RECORD, expected=expected, found=found, todo=todo))
+        todo = f"Run `{command}{options['model']} --calibration {options['calibration']}`."
         if old := _changed_since(record):
             expected, found = (
                 "maps of the teacher as it is",
                 f"ones of an earlier training of {', '.join(old)}",
             )
-            raise InputError(problem(self.folder, expected=expected, found=found, todo=f"Run `{command}`."))
+            raise InputError(problem(self.folder, expected=expected, found=found, todo=todo))
         training, held_back = trainer.do_split()
         if fold != "all" and not set(held_back) <= set(record.get("held_back", ())):
             unknown = sorted(set(held_back) - set(record.get("held_back", ())))
             expected = "maps of a teacher that was not trained on the validation cases of the student"
             found = f"{some(unknown)} not among those held back when they were made"
-            raise InputError(problem(self.folder, expected=expected, found=found, todo=f"Run `{command}`."))
+            raise InputError(problem(self.folder, expected=expected, found=found, todo=todo))
         redo = soft_maps.stock_command_for(
             dataset, trainer.plans_manager.plans_name, trainer.configuration_name
         )
@@ -142,7 +141,7 @@ class TeacherMaps:
                 bad.append(f"{case} ({reason})")
         if bad:
             expected, found = "up-to-date maps of all cases", some(bad)
-            raise InputError(problem(self.folder, expected=expected, found=found, todo=f"Run `{command}`."))
+            raise InputError(problem(self.folder, expected=expected, found=found, todo=todo))
         return f"the maps {self.name} of {options['model']}, calibration: {options['calibration']}"
 
 

@@ -1,3 +1,3 @@
-from tests.evaluation.conftest import environment, eval_world
+from tests.evaluation.conftest import eval_world
 
-__all__ = ["environment", "eval_world"]
+__all__ = ["eval_world"]

@@ -255,7 +255,7 @@ class TestTraining:
         try:
             message = refusal(capsys, lambda: build(world, name="old"))
             assert "expected maps of the teacher as it is, found ones of an earlier training of" in message
-            assert f"--teacher {world.dataset(970)}/{TEACHER} --calibration none --name old`" in message
+            assert f"--name old --teacher {world.dataset(970)}/{TEACHER} --calibration none`" in message
             checkpoint.rename(checkpoint.with_name("elsewhere.pth"))
             build(world, name="old")  # who has the maps needs no teacher
         finally:
