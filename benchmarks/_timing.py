@@ -54,6 +54,7 @@ class Line:
     seconds: tuple[float, ...] = ()  # none where it was killed for want of memory
     mib: float | None = None
     value: Any = None  # what the call returned, where it is a list
+    had: float = math.nan  # MiB that it could have had, where it was killed
 
     @property
     def median(self) -> float:
@@ -131,7 +132,7 @@ def compare(
     if apart:
         names = list(importlib.import_module(module).CANDIDATES)
         order = [it for i in range(rounds) for it in (names if i % 2 == 0 else reversed(names))]
-        return in_fresh_processes(module, order, point, options.threads)
+        return in_fresh_processes(module, order, point, options.threads, timing=True)
     calls = importlib.import_module(module).candidates(**point)
     seconds = alternate(calls, rounds)
     names = list(calls)
@@ -167,8 +168,17 @@ def _synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def in_fresh_processes(module: str, names: Sequence[str], point: Point, threads: int) -> dict[str, Line]:
+def in_fresh_processes(
+    module: str, names: Sequence[str], point: Point, threads: int, *, timing: bool = False
+) -> dict[str, Line]:
     """Each name's call in a process of its own, in this order; a name may come several times.
+
+    Args:
+        module: Of the row.
+        names: Of its candidates.
+        point: Arguments of its `candidates`.
+        threads: Of PyTorch.
+        timing: Whether the seconds matter, not the memory alone.
 
     Returns:
         Lines with the median of the memory; without seconds where a process was killed.
@@ -176,8 +186,10 @@ def in_fresh_processes(module: str, names: Sequence[str], point: Point, threads:
     Raises:
         RuntimeError: One failed otherwise.
     """
-    # large arrays go back to the system when they are freed, so that none hides in what was there before
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MALLOC_MMAP_THRESHOLD_": str(1 << 16)}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    if not timing:
+        # large arrays go back to the system when they are freed, so that none hides in what was there before; that costs time
+        environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 16)
     words = [module, str(threads), json.dumps(dict(point)), json.dumps(list(names))]
     command = [sys.executable, "-m", "benchmarks._timing", *words]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -188,14 +200,14 @@ def in_fresh_processes(module: str, names: Sequence[str], point: Point, threads:
         if line.startswith(MARK):
             name, its = json.loads(line.removeprefix(MARK))
             found[name].append(its)
-    return {
-        name: Line()
-        if None in its
-        else Line(
-            tuple(it["seconds"] for it in its), statistics.median(it["mib"] for it in its), its[0]["value"]
-        )
-        for name, its in found.items()
-    }
+    return {name: _line(its) for name, its in found.items()}
+
+
+def _line(calls: list[Any]) -> Line:
+    if killed := [it["had"] for it in calls if "had" in it]:
+        return Line(had=killed[0])
+    memory = statistics.median(it["mib"] for it in calls)
+    return Line(tuple(it["seconds"] for it in calls), memory, calls[0]["value"])
 
 
 def peak_mib(call: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -216,10 +228,15 @@ def peak_mib(call: Callable[[], Any]) -> tuple[float, float, Any]:
     return (_status("VmHWM") - before) / 1024, seconds, value
 
 
-def _status(entry: str) -> int:
-    found = re.search(rf"{entry}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+def _status(entry: str, file: str = "/proc/self/status") -> int:
+    found = re.search(rf"{entry}:\s+(\d+) kB", Path(file).read_text(encoding="ascii"))
     assert found is not None
     return int(found[1])
+
+
+def _available() -> float:
+    """MiB that a new process can have."""
+    return _status("MemAvailable", "/proc/meminfo") / 1024
 
 
 def over(
@@ -238,12 +255,13 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 def main(module: str, threads: str, point: str, names: str) -> None:
-    """Print seconds, MiB and value of each call as JSON, null for one that was killed."""
+    """Print seconds, MiB and value of each call as JSON; of one that was killed the MiB that it could have had."""
     importlib.import_module(module)
     killed = set()
     for name in json.loads(names):
         if name in killed:
             continue
+        had = _available()
         if (child := os.fork()) == 0:
             status = 1
             try:
@@ -256,13 +274,14 @@ def main(module: str, threads: str, point: str, names: str) -> None:
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):
             killed.add(name)
-            print(MARK + json.dumps([name, None]), flush=True)
+            print(MARK + json.dumps([name, {"had": had}]), flush=True)
         elif status:
             sys.exit(1)
 
 
 def _in_fork(module: str, name: str, threads: int, point: dict[str, Any]) -> None:
     """One call; a call at the smallest size before it loads what is loaded late."""
+    Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")  # no other process has to go
     row = sys.modules[module]
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

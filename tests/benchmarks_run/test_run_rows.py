@@ -19,7 +19,7 @@ ALONE = ("loss", "kde", "fusion", "evaluation", "storage", "bfloat16")
 def options(tmp_path, monkeypatch):
     """Minute sizes; a fresh process is this one."""
 
-    def here(module, names, point, threads):
+    def here(module, names, point, threads, *, timing=False):
         calls = importlib.import_module(module).candidates(**point)
         found = {name: timed(calls[name]) for name in dict.fromkeys(names)}
         return {
@@ -74,8 +74,28 @@ def test_the_evaluations_agree(tmp_path):
 
     evaluation.make(tmp_path / "volumes", (4, 16, 16), 3, 3)
     found = [call() for call in evaluation.candidates(str(tmp_path / "volumes"), 3).values()]
-    assert np.shape(found) == (3, 3, 4)
+    assert np.shape(found) == (3, 3, len(evaluation.COUNTERPARTS))
     np.testing.assert_allclose(found[1:], [found[0]] * 2, atol=1e-5)
+    assert found[0][0][evaluation.COUNTERPARTS.index("ece")] == pytest.approx(
+        evaluation.exact_ece(tmp_path / "volumes"), abs=1e-6
+    )
+
+
+def test_an_evaluation_that_is_killed_had_too_little_memory(options, monkeypatch):
+    from benchmarks import evaluation
+
+    def killed(*words, **how):
+        return {
+            **compare(*words, **how),
+            **({evaluation.POOLED: Line(had=2048.0)} if how.get("apart") else {}),
+        }
+
+    compare = evaluation.compare
+    monkeypatch.setattr(evaluation, "compare", killed)
+    row = evaluation.measure(options)
+    assert row.missing == [f"the time of {evaluation.POOLED}, which was killed when it had all of 2.0 GiB"]
+    (memory,) = [it for it in row.aims if evaluation.POOLED in it.what]
+    assert memory.found == pytest.approx(1 / 2048)  # ours has 1 MiB here
 
 
 def test_the_soft_maps_are_the_same(tmp_path):

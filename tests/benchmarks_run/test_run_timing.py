@@ -29,6 +29,7 @@ def test_who_is_killed_is_tried_once_and_the_others_go_on(tmp_path):
     assert [len(it.seconds) for it in lines.values()] == [2, 2, 0]
     assert math.isnan(lines["killed"].median)
     assert lines["killed"].mib is None
+    assert 10 < lines["killed"].had < 1e8  # MiB
 
 
 def test_what_fails_is_not_taken_for_killed():
