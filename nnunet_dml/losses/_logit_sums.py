@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from nnunet_dml.losses import _two_classes
 from nnunet_dml.losses._averaging import Averaging, peaks
 from nnunet_dml.losses._cardinalities import (
     Cardinalities,
@@ -52,6 +53,10 @@ class _Task(NamedTuple):
     first: int
     cross_entropy: bool
     mass: bool
+
+    def is_binary(self, classes: int) -> bool:
+        """Whether there are a background and one class that is asked for."""
+        return self.activation == "softmax" and (classes, self.first) == (2, 1)
 
 
 def logit_sums(
@@ -161,7 +166,7 @@ class _LogitSums(torch.autograd.Function):
             p = _probabilities(z, t, None if ignored is None else ignored[..., part], task, entropy)
             if x is None or y is None:
                 continue
-            p, t = p[:, task.first :], t[:, task.first :]
+            t = t[:, task.first :]
             found = peaks(p, t, task.averaging)
             for peak, here in zip((label, prob), found, strict=True):
                 if peak is not None and here is not None:
@@ -189,12 +194,7 @@ class _LogitSums(torch.autograd.Function):
 
         for part in _pieces(logits):
             z, t = _piece(logits, target, ignored, part)
-            p = torch.softmax(z, 1) if task.activation == "softmax" else torch.sigmoid(z)
-            slope = _slope(
-                p[:, task.first :], t[:, task.first :], grad_x, grad_product, grad_difference, task.overlap
-            )
-            chain = _through_softmax if task.activation == "softmax" else _through_sigmoid
-            out = chain(p, t, grad_entropy, slope, task.first)
+            out = _gradient(z, t, grad_entropy, (grad_x, grad_product, grad_difference), task)
             if ignored is not None:
                 out.masked_fill_(ignored[..., part], 0)
             grad[..., part] = out
@@ -204,7 +204,10 @@ class _LogitSums(torch.autograd.Function):
 def _probabilities(
     z: Tensor, t: Tensor, ignored: Tensor | None, task: _Task, entropy: Tensor | None
 ) -> Tensor:
-    """Probabilities of a piece, 0 at ignored voxels; the cross-entropy is added to what it was."""
+    """Probabilities of a piece from class `first` on, 0 at ignored voxels; the cross-entropy is added to what it was."""
+    if task.is_binary(z.shape[1]):
+        p = _two_classes.foreground(z, t, entropy)
+        return p if ignored is None else p.masked_fill_(ignored, 0)
     if entropy is None:
         p = z.softmax(1) if task.activation == "softmax" else z.sigmoid()
     elif task.activation == "softmax":
@@ -215,7 +218,25 @@ def _probabilities(
         p = z.sigmoid()
         products = _entropy(z, t, "sigmoid")
         entropy += (products if ignored is None else products.masked_fill_(ignored, 0)).sum((0, 2))
+    p = p[:, task.first :]
     return p if ignored is None else p.masked_fill_(ignored, 0)
+
+
+def _gradient(
+    z: Tensor,
+    t: Tensor,
+    grad_entropy: Tensor | None,
+    grads: tuple[Tensor | None, Tensor | None, Tensor | None],
+    task: _Task,
+) -> Tensor:
+    """The derivative by the logits of a piece; `grads` are those of Σ p, Σ p·y and Σ |p − y|."""
+    if task.is_binary(z.shape[1]):
+        p = _two_classes.foreground(z, t, None)
+        return _two_classes.gradient(p, t, grad_entropy, _slope(p, t[:, 1:], *grads, task.overlap))
+    p = z.softmax(1) if task.activation == "softmax" else z.sigmoid()
+    slope = _slope(p[:, task.first :], t[:, task.first :], *grads, task.overlap)
+    chain = _through_softmax if task.activation == "softmax" else _through_sigmoid
+    return chain(p, t, grad_entropy, slope, task.first)
 
 
 def _through_softmax(
