@@ -14,7 +14,7 @@ quietly() { # quietly NAME COMMAND …: what it prints goes to a log, the end of
 
 plan() { # plan DATASET CONFIGURATION
   once "$nnUNet_preprocessed/$1/nnUNetPlans_$2" \
-    quietly "plan_$1" nnUNetv2_plan_and_preprocess -d "$1" -c "$2" --verify_dataset_integrity -npfp 2 -np 2
+    quietly "plan_$1" nnUNetv2_plan_and_preprocess -d "${1:7:3}" -c "$2" --verify_dataset_integrity -npfp 2 -np 2
 }
 whole_way() { # whole_way DATASET CONFIGURATION TRAINER BATCH_SIZE WIDTH: planned data → model → report
   local name="$1" configuration="$2" trainer="$3" model fold started=$SECONDS
