@@ -18,7 +18,7 @@ from nnunet_dml.evaluation.records import CaseRecord, Sources
 from nnunet_dml.evaluation.references import read_references, reference_files
 from nnunet_dml.metrics import voxel_millilitres
 
-MEASURE = 1
+MEASURE = 2
 """Counts up when a figure changes its meaning, so that older records are measured again."""
 
 

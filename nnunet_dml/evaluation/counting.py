@@ -75,8 +75,12 @@ class Counts:
 
     @property
     def least(self) -> float:
-        """From which probability of the background on everything else is in the first bin, below all thresholds."""
-        return 1 - min(1 / self.options.bins, *self.options.thresholds) + 2 * SUM_TOLERANCE
+        """From which probability of the background on everything else is in the first bin, below all thresholds.
+
+        With raters below the levels of the energy distance, too.
+        """
+        levels = LEVELS if self.raters else ()
+        return 1 - min(1 / self.options.bins, *self.options.thresholds, *levels) + 2 * SUM_TOLERANCE
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """A sum; a soft one is the hard one where both references are the same."""

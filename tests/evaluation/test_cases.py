@@ -9,6 +9,7 @@ from nnunet_dml.calibration import kernel_calibration_error
 from nnunet_dml.evaluation import figures, measuring
 from nnunet_dml.labels import boundary_voxels
 from nnunet_dml.metrics import adaptive_error_from_counts, complements
+from nnunet_dml.metrics.raters import LEVELS
 from tests.evaluation.evaluation_world import LABELS, REGIONS, World
 
 SHAPE = (9, 16, 18)
@@ -104,6 +105,21 @@ def test_figures_equal_those_of_whole_cases(environment, block):
     for k, name in enumerate(("core", "rim")):
         assert set(record.per_class[name]) == set(columns)
         same(record.per_class[name], {key: float(column[k]) for key, column in columns.items()})
+
+
+@pytest.mark.parametrize("labels", [LABELS, REGIONS])
+def test_the_energy_distance_sees_faint_voxels_far_away_whatever_else_is_measured(environment, labels):
+    world = world_of_blobs(environment, labels)
+    p = world.probs["a"]
+    p[-1, :, -1], p[0, :, -1] = 0.08, 0.08 if labels is REGIONS else 1 - 0.08 - p[1, :, -1]
+    world.write_npz("a", 0, p)
+    members = ((1, 2), (1,)) if labels is REGIONS else ((1,), (2,))
+    votes = np.stack([np.isin(world.votes["a"], it) for it in members], 1)
+    levels = np.stack([p[-2:] >= level for level in LEVELS])
+    wanted = metrics.generalised_energy_distance(levels, votes)
+    for options in ({}, {"bins": 2, "thresholds": (0.5,)}):
+        found = world.measure("a", **options).per_class
+        assert [it["ged"] for it in found.values()] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_slabs_and_pieces_change_nothing(environment, monkeypatch):
