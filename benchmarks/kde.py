@@ -88,7 +88,7 @@ def compared(options: Options, shape: list[int], classes: int, device: str) -> t
     """The candidates, the direct one scaled to all voxels, and the share of them that it was given."""
     share = min(1.0, GIB[options.size] * 2**30 / (4.0 * prod(shape) * keys_of(options) * classes))
     point = {"shape": shape, "classes": classes, "keys": keys_of(options), "share": share, "device": device}
-    lines = compare(__name__, point, options, rounds=min(5, options.rounds))
+    lines = compare(__name__, point, options, rounds=min(3, options.rounds))
     return {**lines, DIRECT: lines[DIRECT].scaled(1 / share)}, share
 
 
@@ -129,7 +129,7 @@ def measure(options: Options) -> Row:
         at: list[Point] = [
             {"shape": s, "classes": c, "keys": k, "share": 1e-9, "device": device} for s, c, k in points
         ]
-        curve = over(__name__, name, sizes, at, options, rounds=min(5, options.rounds))
+        curve = over(__name__, name, sizes, at, options, rounds=min(3, options.rounds))
         reason = REASONS.get(name, "")
         row.curves.append(
             type(curve)(name, sizes, {it: curve.lines[it] for it in (OURS, CHOSEN)}, reason=reason)
