@@ -13,6 +13,7 @@ from importlib import metadata
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from nnunet_dml.cli import predict
@@ -208,3 +209,13 @@ def test_the_oldest_environment_has_the_lower_bounds_of_the_package():
         if bound.operator == ">="
     }
     assert {name: Version(Version(it).base_version) for name, it in pinned.items()} == lowest
+
+
+def test_nnunet_is_allowed_as_far_as_it_was_tested():
+    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    (allowed,) = re.findall(r'"nnunetv2([^"]+)"', text)
+    (upper,) = [it.version for it in SpecifierSet(allowed) if it.operator == "<"]
+    major, minor = Version(metadata.version("nnunetv2")).release[:2]
+    assert upper == f"{major}.{minor + 1}", (
+        f"nnU-Net {major}.{minor} is what runs here, below {upper} is allowed"
+    )
