@@ -85,22 +85,11 @@ def find_model(model: str, dataset: str | None) -> tuple[Path, str]:
     Raises:
         InputError: There is no such folder, or it is none of a trained model.
     """
-    from nnunet_dml._checks import InputError, problem
     from nnunet_dml._files import read_json
     from nnunet_dml._folders import environment_folder, find_dataset
     from nnunet_dml.evaluation import predictions
 
-    if dataset is not None and not Path(model).is_dir():
-        name = find_dataset(dataset, environment_folder("nnUNet_results")).name
-        try:
-            folder = predictions.find_model(name, model)
-        except InputError as error:  # here it is no option
-            raise InputError(*(line.removeprefix("--model ") for line in error.problems)) from None
-    else:
-        folder = Path(model).resolve()
-        if not folder.is_dir():
-            todo = "Give its path, or its data set with -d."
-            raise InputError(problem(model, expected="a trained model's folder", found="none", todo=todo))
+    folder = predictions.find_model(model, dataset)
     todo = "Give the folder TRAINER__PLANS__CONFIGURATION of a trained model."
     plans = read_json(folder / "plans.json", todo=todo)
     if dataset is not None and dataset.startswith("Dataset"):

@@ -101,9 +101,11 @@ def run(args: argparse.Namespace) -> int:
     dataset = read_dataset(find_dataset(args.dataset, environment_folder("nnUNet_raw")))
     summary.check_writable(args.output)
     if args.model is not None:
-        found = predictions.of_model(predictions.find_model(dataset.name, args.model), dataset.name)
+        folder = predictions.find_model(args.model, dataset.name, option="--model")
+        found = predictions.of_model(folder, dataset.name)
     else:
         found = predictions.of_folder(args.predictions)
+    predictions.check_labels(found.source, dataset)
     notes = list(found.notes)
     labelled = dataset.labelled_cases()
     if missing := sorted(set(labelled) - {it.case for it in found.cases}):

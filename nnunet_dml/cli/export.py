@@ -33,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the zip; say what is in it and how to use it."""
     from nnunet_dml.evaluation.calibrated import store
+    from nnunet_dml.evaluation.predictions import find_model
     from nnunet_dml.nnunet.export import export
 
-    folder = _folder(args.model, args.dataset)
+    folder = find_model(args.model, args.dataset)
     calibrator = store.files_to_give_away(folder)
     models = export(
         folder,
@@ -71,20 +72,3 @@ def run(args: argparse.Namespace) -> None:
             + (f" -prev_stage_predictions {previous}" if previous else "")
         )
         previous = out
-
-
-def _folder(model: str, dataset: str | None) -> Path:
-    """The results folder, by its path or by its name below nnUNet_results."""
-    from nnunet_dml._checks import InputError, problem
-    from nnunet_dml._folders import environment_folder, find_dataset
-    from nnunet_dml.evaluation.predictions import find_model
-
-    if dataset is None:
-        if not Path(model).is_dir():
-            todo = "Give its path, or its data set with -d."
-            raise InputError(problem(model, expected="a trained model's folder", found="none", todo=todo))
-        return Path(model)
-    try:
-        return find_model(find_dataset(dataset, environment_folder("nnUNet_results")).name, model)
-    except InputError as error:  # here it is no option
-        raise InputError(*(line.removeprefix("--model ") for line in error.problems)) from None

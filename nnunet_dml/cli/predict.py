@@ -58,9 +58,10 @@ def predict(arguments: Sequence[str]) -> None:
 
     from nnunet_dml._checks import InputError, problem
     from nnunet_dml.evaluation.calibrated import store
-    from nnunet_dml.evaluation.calibrated.fit import label_set
     from nnunet_dml.evaluation.calibrated.outputs import check, claim, describe_folder
-    from nnunet_dml.evaluation.calibrated.prediction import MAPS, finish
+    from nnunet_dml.evaluation.calibrated.prediction import finish
+    from nnunet_dml.evaluation.dataset import label_set
+    from nnunet_dml.evaluation.map_files import MAPS
 
     given, flags = split(arguments)
     source, output = Path(given["-i"]), Path(given["-o"])

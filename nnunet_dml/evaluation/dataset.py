@@ -13,6 +13,7 @@ from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, listed_raters
 
 SOFT_MAPS = "softlabelsTr"
+REORIENTING = "NibabelIOWithReorient"
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,8 @@ def read_dataset(folder: Path) -> RawDataset:
                 found=f"{type(error).__name__} {error}",
             )
         ) from None
-    if content.get("overwrite_image_reader_writer") == "NibabelIOWithReorient":
-        raise InputError(reoriented(path))
+    if content.get("overwrite_image_reader_writer") == REORIENTING:
+        raise InputError(_reoriented(path))
     shown = json.dumps(content["labels"])
     ignored = labels.pop("ignore", None)
     if ignored is not None and len(ignored) != 1:
@@ -135,6 +136,54 @@ def read_dataset(folder: Path) -> RawDataset:
     return RawDataset(folder, tuple(ordered), ignore, ending, listed)
 
 
+def label_set(folder: Path) -> RawDataset:
+    """The labels in the dataset.json of a model or of predictions; their reader must not turn the axes.
+
+    Raises:
+        InputError: There is none, or it is damaged.
+    """
+    check_reader(folder)
+    return read_dataset(folder)
+
+
+def describe(dataset: RawDataset) -> dict[str, Any]:
+    """What has to be the same between probabilities and what they are measured against or calibrated by."""
+    names = dataset.foreground if dataset.regions else dataset.classes
+    members = dataset.members if dataset.regions else ((0,), *dataset.members)
+    return {
+        "regions": bool(dataset.regions),
+        "channels": [[name, list(own)] for name, own in zip(names, members, strict=True)],
+    }
+
+
+def check_same_labels(folder: Path, raw: RawDataset) -> None:
+    """Check that a model or predictions have the labels of a raw dataset, names and values.
+
+    Args:
+        folder: With nnU-Net's dataset.json.
+        raw: The raw dataset.
+
+    Raises:
+        InputError: They differ, or dataset.json is missing or damaged.
+    """
+    if describe(raw) != describe(label_set(folder)):
+        expected, found = (str(read_json(it / "dataset.json")["labels"]) for it in (raw.folder, folder))
+        expected = f"the labels of {raw.folder / 'dataset.json'}: {expected}"
+        todo = "Give the data set that the model was trained on."
+        raise InputError(problem(folder / "dataset.json", expected=expected, found=found, todo=todo))
+
+
+def check_reader(folder: Path) -> None:
+    """Refuse what nnU-Net's one reader made that turns the arrays.
+
+    Raises:
+        InputError: The plans.json of a model or of predictions names it, or is damaged.
+    """
+    plans = folder / "plans.json"
+    if plans.is_file() and read_json(plans).get("image_reader_writer") == REORIENTING:
+        raise InputError(_reoriented(plans))
+
+
 def _region_order(order: Any, path: Path, regions: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     known = {label for members in regions.values() for label in members}
     whole = isinstance(order, list) and all(type(it) is int and it in known for it in order)
@@ -145,10 +194,9 @@ def _region_order(order: Any, path: Path, regions: Mapping[str, tuple[int, ...]]
     return tuple(order)
 
 
-def reoriented(path: Path) -> str:
-    """The refusal of nnU-Net's one reader that turns the arrays."""
+def _reoriented(path: Path) -> str:
     return (
-        f"{path}: predictions made with NibabelIOWithReorient are not supported yet: their axes are those of "
+        f"{path}: predictions made with {REORIENTING} are not supported yet: their axes are those of "
         "the reoriented image, not of the files in labelsTr."
     )
 

@@ -13,6 +13,8 @@ from nnunet_dml._files import atomic_file
 from nnunet_dml._images import Grid
 
 ENDING = ".nii.gz"
+MAPS = "probabilities"
+"""The folder of maps in that of predictions."""
 BITS = {8: np.uint8, 16: np.uint16}
 
 

@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import read_json, read_splits
-from nnunet_dml._folders import environment_folder, folder_if_there
+from nnunet_dml._files import read_splits
+from nnunet_dml._folders import environment_folder, find_dataset, folder_if_there
 from nnunet_dml._images import PICTURES, split_ending
-from nnunet_dml.evaluation.dataset import reoriented
+from nnunet_dml.evaluation.dataset import RawDataset, check_reader, check_same_labels
+from nnunet_dml.evaluation.map_files import MAPS
 from nnunet_dml.evaluation.probability_files import NPZ_HINT, is_fraction_image, read_probabilities
 
-__all__ = ["Prediction", "Predictions", "find_model", "of_folder", "of_model", "read_probabilities"]
+__all__ = [
+    "Prediction",
+    "Predictions",
+    "check_labels",
+    "find_model",
+    "of_folder",
+    "of_model",
+    "read_probabilities",
+]
 
 
 @dataclass(frozen=True)
@@ -36,32 +45,29 @@ class Predictions:
     notes: tuple[str, ...]
 
 
-def find_model(dataset_name: str, model: str) -> Path:
-    """The folder of a trained model, by its name in `nnUNet_results/<dataset>` or by its path.
+def find_model(model: str, dataset: str | None, *, option: str = "") -> Path:
+    """The folder of a trained model: one that is there, or else its name below `nnUNet_results`.
+
+    Args:
+        model: The path or the name.
+        dataset: Id or name of its data set; None where only a path was given.
+        option: What named the model, for messages.
 
     Raises:
         InputError: If there is none.
     """
-    if len(Path(model).parts) > 1 or model in (".", ".."):
-        if not Path(model).is_dir():
-            raise InputError(problem(f"--model {model}", expected="a folder", found="none"))
+    if Path(model).is_dir():
         return Path(model).resolve()
-    root = environment_folder("nnUNet_results") / dataset_name
+    where = f"{option} {model}".strip()
+    if dataset is None or len(Path(model).parts) > 1:
+        todo = "" if dataset else "Give its path, or its data set with -d."
+        raise InputError(problem(where, expected="a trained model's folder", found="none", todo=todo))
+    root = find_dataset(dataset, environment_folder("nnUNet_results"))
     if (root / model).is_dir():
         return root / model
-    known = (
-        sorted(f.name for f in root.iterdir() if f.is_dir() and any(f.glob("fold_*")))
-        if root.is_dir()
-        else []
-    )
-    raise InputError(
-        problem(
-            f"--model {model}",
-            expected=f"a model in {root}",
-            found="none",
-            todo=f"There are: {', '.join(known)}." if known else "No model of this dataset has been trained.",
-        )
-    )
+    known = sorted(f.name for f in root.iterdir() if f.is_dir() and any(f.glob("fold_*")))
+    todo = f"There are: {', '.join(known)}." if known else "No model of this dataset has been trained."
+    raise InputError(problem(where, expected=f"a model in {root}", found="none", todo=todo))
 
 
 def of_model(folder: Path, dataset_name: str) -> Predictions:
@@ -70,7 +76,7 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
     Raises:
         InputError: If no fold has any, or a case is in two folds.
     """
-    _check_reader(folder)
+    check_reader(folder)
     numbered = [f for f in folder.glob("fold_*") if f.is_dir() and re.fullmatch(r"fold_\d+", f.name)]
     folds = sorted(numbered, key=lambda f: int(f.name[5:]))
     if not folds:
@@ -125,7 +131,7 @@ def of_folder(folder: Path) -> Predictions:
     """
     if not folder.is_dir():
         raise InputError(problem(f"--predictions {folder}", expected="a folder", found="none"))
-    _check_reader(folder)
+    check_reader(folder)
     files = {path.name[: -len(".npz")]: [path] for path in _npz_files(folder)}
     segmentations = 0
     for path in sorted(folder.iterdir()):
@@ -162,6 +168,21 @@ def of_folder(folder: Path) -> Predictions:
     return Predictions(folder.resolve(), cases, ())
 
 
+def check_labels(folder: Path, dataset: RawDataset) -> None:
+    """Check that predictions have the labels of the dataset, where nnU-Net's dataset.json lies with them.
+
+    Args:
+        folder: Of a model or of predictions; or the maps in the folder of predictions.
+        dataset: The raw dataset.
+
+    Raises:
+        InputError: They have others.
+    """
+    places = [folder, *([folder.parent] if folder.name == MAPS else [])]
+    if described := [it for it in places if (it / "dataset.json").is_file()]:
+        check_same_labels(described[0], dataset)
+
+
 def _npz_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.name.endswith(".npz") and not f.name.startswith("."))
 
@@ -182,12 +203,6 @@ def _check_each_once(cases: list[Prediction]) -> None:
     ]
     if twice:
         raise InputError(*twice)
-
-
-def _check_reader(folder: Path) -> None:
-    plans = folder / "plans.json"
-    if plans.is_file() and read_json(plans).get("image_reader_writer") == "NibabelIOWithReorient":
-        raise InputError(reoriented(plans))
 
 
 def _splits(dataset_name: str) -> list[dict[str, list[str]]]:

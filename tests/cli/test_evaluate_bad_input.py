@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -281,3 +282,27 @@ def test_regions_in_a_file_of_classes(environment):
     world = World(environment, labels=REGIONS)
     world.write_npz("a", 0, np.full((3, 6, 7), 1 / 3, np.float32))
     world.refuses("a.npz: expected 2 regions as in dataset.json, found 3")
+
+
+def test_predictions_of_other_labels(eval_world):
+    def describe(folder, **labels):
+        folder.mkdir(exist_ok=True)
+        (folder / "dataset.json").write_text(json.dumps({**eval_world.content, "labels": labels}))
+
+    swapped = {"background": 0, "rim": 1, "core": 2}
+    describe(eval_world.model, **swapped)
+    expected = f"expected the labels of {eval_world.raw / 'dataset.json'}: {{'background': 0, 'core': 1"
+    problems = eval_world.refuses(
+        f"{eval_world.model / 'dataset.json'}: {expected}", "found {'background': 0, 'rim': 1"
+    )
+    assert len(problems) == 1
+    predicted = eval_world.root / "predicted"
+    shutil.copytree(eval_world.model / "fold_0" / "validation", predicted / "probabilities")
+    for case in "ab":
+        shutil.copy(eval_world.npz(case, 0), predicted)
+    describe(predicted, **swapped)
+    for folder in (predicted, predicted / "probabilities"):  # of nnU-Net's command, of ours
+        eval_world.refuses(f"{predicted / 'dataset.json'}: expected", source=("--predictions", str(folder)))
+    describe(predicted, **eval_world.content["labels"])
+    (predicted / "plans.json").write_text('{"dataset_name": "Dataset999_Renamed"}')
+    assert eval_world.run(source=("--predictions", str(predicted))) == 0

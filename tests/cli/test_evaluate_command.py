@@ -135,6 +135,14 @@ def test_any_folder_of_predictions_and_a_model_by_path(eval_world):
     assert sorted(it.stem for it in (eval_world.out / "cases").iterdir()) == ["a", "b"]
 
 
+def test_a_folder_that_is_there_comes_before_a_name(eval_world, monkeypatch):
+    monkeypatch.chdir(eval_world.root)
+    eval_world.model.rename("calibrated")
+    for name in ("calibrated/", "calibrated"):
+        eval_world.run(source=("--model", name), dataset="7")
+    assert eval_world.summary()["source"] == str(eval_world.root / "calibrated")
+
+
 def test_png_labels_and_stored_half_precision(environment):
     world = World(environment, ending=".png")
     world.run()

@@ -18,9 +18,8 @@ from nnunet_dml._parallel import each
 from nnunet_dml.calibration import Calibrator
 from nnunet_dml.evaluation import predictions
 from nnunet_dml.evaluation.calibrated import store
-from nnunet_dml.evaluation.calibrated.fit import label_set
 from nnunet_dml.evaluation.calibrated.outputs import claim, describe_folder, up_to_date
-from nnunet_dml.evaluation.dataset import RawDataset
+from nnunet_dml.evaluation.dataset import RawDataset, label_set
 from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import read_json
 from nnunet_dml.calibration import METHODS, Calibrator
 from nnunet_dml.evaluation import predictions
 from nnunet_dml.evaluation.calibrated.cases import (
@@ -18,7 +16,7 @@ from nnunet_dml.evaluation.calibrated.cases import (
     sample_groups,
 )
 from nnunet_dml.evaluation.calibrated.choice import CrossFit
-from nnunet_dml.evaluation.dataset import RawDataset, read_dataset, reoriented
+from nnunet_dml.evaluation.dataset import RawDataset, check_same_labels, read_dataset
 
 SIZE = 10_000  # voxels of each stratum and group
 LEAST_VOXELS = 100
@@ -56,34 +54,9 @@ def dataset_of(model: Path, folder: Path) -> RawDataset:
     Raises:
         InputError: Its labels are not those that the model was trained on.
     """
-    raw, own = read_dataset(folder), label_set(model)
-    if describe(raw) != describe(own):
-        expected, found = (str(read_json(it / "dataset.json")["labels"]) for it in (raw.folder, model))
-        expected = f"the labels of {raw.folder / 'dataset.json'}: {expected}"
-        raise InputError(problem(model / "dataset.json", expected=expected, found=found))
+    raw = read_dataset(folder)
+    check_same_labels(model, raw)
     return raw
-
-
-def label_set(folder: Path) -> RawDataset:
-    """The labels in a folder's dataset.json; its reader must not turn the axes.
-
-    Raises:
-        InputError: There is none, or it is damaged.
-    """
-    plans = folder / "plans.json"
-    if plans.is_file() and read_json(plans).get("image_reader_writer") == "NibabelIOWithReorient":
-        raise InputError(reoriented(plans))
-    return read_dataset(folder)
-
-
-def describe(dataset: RawDataset) -> dict[str, Any]:
-    """What has to be the same between a calibrator and what it is applied to."""
-    names = dataset.foreground if dataset.regions else dataset.classes
-    members = dataset.members if dataset.regions else ((0,), *dataset.members)
-    return {
-        "regions": bool(dataset.regions),
-        "channels": [[name, list(own)] for name, own in zip(names, members, strict=True)],
-    }
 
 
 def fit(

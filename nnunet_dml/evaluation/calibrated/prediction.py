@@ -19,10 +19,8 @@ from nnunet_dml._parallel import each
 from nnunet_dml.calibration import Calibrator, Uncalibrated
 from nnunet_dml.evaluation.calibrated.apply import calibrated
 from nnunet_dml.evaluation.dataset import RawDataset
-from nnunet_dml.evaluation.map_files import ENDING, write_maps
+from nnunet_dml.evaluation.map_files import ENDING, MAPS, write_maps
 from nnunet_dml.evaluation.predictions import read_probabilities
-
-MAPS = "probabilities"
 
 
 @dataclass(frozen=True)

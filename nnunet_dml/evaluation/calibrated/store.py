@@ -17,8 +17,8 @@ import numpy as np
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder, clear_leftovers, read_json
 from nnunet_dml.calibration import Calibrator, calibrator_arrays, read_calibrator
-from nnunet_dml.evaluation.calibrated.fit import Fitted, describe
-from nnunet_dml.evaluation.dataset import RawDataset
+from nnunet_dml.evaluation.calibrated.fit import Fitted
+from nnunet_dml.evaluation.dataset import RawDataset, describe
 from nnunet_dml.evaluation.summary import versions
 
 FOLDER = "nnunet_dml_calibration"
