@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 HELP = "Calibrate a trained model by its validation cases: fit, then apply to its probabilities."
 METHODS = ("auto", "temperature", "vector", "kernel", "isotonic", "none")
+MOST_KEYS = 100_000
+"""Every voxel of every prediction is compared with each of them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="voxels that `kernel` keeps (default: %(default)s)",
+        help=f"voxels that `kernel` keeps, 2 to {MOST_KEYS} (default: %(default)s)",
     )
     fit.add_argument(
         "--reference",
@@ -100,14 +102,13 @@ def find_model(model: str, dataset: str | None) -> tuple[Path, str]:
 
 
 def _fit(args: argparse.Namespace, model: Path, dataset_name: str) -> None:
-
     from nnunet_dml._checks import InputError, problem
     from nnunet_dml._folders import environment_folder, find_dataset
     from nnunet_dml.evaluation.calibrated import store
     from nnunet_dml.evaluation.calibrated.fit import SIZE, dataset_of, fit
 
-    if args.keys < 2:
-        raise InputError(problem("--keys", expected="at least 2 voxels", found=str(args.keys)))
+    if not 2 <= args.keys <= MOST_KEYS:
+        raise InputError(problem("--keys", expected=f"2 to {MOST_KEYS} voxels", found=str(args.keys)))
     dataset = dataset_of(model, find_dataset(dataset_name, environment_folder("nnUNet_raw")))
     fitted = fit(
         model, dataset, method=args.method, keys=args.keys, reference=args.reference, processes=args.processes

@@ -157,7 +157,9 @@ def _copy_fitted(root: Path) -> None:
     for name in ("raw", "results"):
         shutil.copytree(_fitted() / name, root / name, dirs_exist_ok=True)
     (root / "predicted").mkdir()
-    shutil.copy(next((root / "results").rglob("a.npz")), root / "predicted" / "a.npz")
+    shutil.copy(
+        next((root / "results").rglob("b.npz")), root / "predicted" / "a.npz"
+    )  # not the model's own a
 
 
 def _to_predict(root: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from nnunet_dml._parallel import each
 from nnunet_dml.calibration import Calibrator
 from nnunet_dml.evaluation import predictions
 from nnunet_dml.evaluation.calibrated import store
-from nnunet_dml.evaluation.calibrated.outputs import claim, describe_folder, up_to_date
+from nnunet_dml.evaluation.calibrated.outputs import check, claim, describe_folder, state, up_to_date
 from nnunet_dml.evaluation.dataset import RawDataset, label_set
 from nnunet_dml.evaluation.predictions import Prediction, read_probabilities
 
@@ -68,7 +70,8 @@ def apply_to_folder(model: Path, folder: Path, output: Path, *, processes: int) 
         processes: How many files are calibrated at once.
 
     Raises:
-        InputError: No or a damaged calibrator, no or bad predictions, predictions of other labels, `output` in use.
+        InputError: No or a damaged calibrator, no or bad predictions, predictions of other labels, `output` in use, or
+            the model's own validation cases: they fitted it.
     """
     stored, labels = stored_calibrator(model)
     if (folder / "dataset.json").is_file():
@@ -80,6 +83,8 @@ def apply_to_folder(model: Path, folder: Path, output: Path, *, processes: int) 
         raise InputError(problem(folder, expected="nnU-Net's .npz", found="none", todo=todo))
     record = {"calibrator": stored.digest, "source": str(folder.resolve()), "cross_fitted": False}
     method = stored.final().method
+    check(output, record, inputs=folder)
+    _check_not_its_own(cases, model, stored, folder)
     claim(output, record, inputs=folder)
     describe_folder(output, folder, model)
     jobs = [_Job(it, "", output / it.path.name) for it in cases]
@@ -132,6 +137,23 @@ def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processe
     return Applied(made, len(jobs) - made, methods, found.notes)
 
 
+def _check_not_its_own(cases: Sequence[Prediction], model: Path, stored: store.Stored, folder: Path) -> None:
+    """Refuse the files that the calibrator was fitted on, or copies of them: they would look better than they are."""
+    fitted = stored.group_of
+    own = [
+        it.case
+        for it in cases
+        if it.case in fitted
+        for fold in model.glob("fold_*")
+        if (file := fold / "validation" / it.path.name).is_file()
+        and filecmp.cmp(file, it.path, shallow=False)
+    ]
+    if own:
+        expected = "predictions of cases that the calibrator was not fitted with"
+        todo = "Measure these with --cross-fitted."
+        raise InputError(problem(folder, expected=expected, found=f"its own: {some(own)}", todo=todo))
+
+
 def _run(jobs: Sequence[_Job], model: Path, labels: RawDataset, *, processes: int) -> int:
     """Calibrate what is not there yet; how many that were."""
     todo = [it for it in jobs if not up_to_date(it.target, it.case.path)]
@@ -143,6 +165,7 @@ def _run(jobs: Sequence[_Job], model: Path, labels: RawDataset, *, processes: in
 
 def _calibrate_file(job: _Job, *, model: Path, labels: RawDataset) -> None:
     calibrator = _calibrator(model, job.group)
+    source = state(job.case.path)
     probs = read_probabilities(job.case.path, num_classes=labels.channels, regions=bool(labels.regions))
     properties = job.case.path.with_suffix(".pkl")
     if properties.is_file():  # first: a case whose .npz is there is done
@@ -150,6 +173,8 @@ def _calibrate_file(job: _Job, *, model: Path, labels: RawDataset) -> None:
             shutil.copyfile(properties, temporary)
     with atomic_file(job.target) as temporary:
         np.savez_compressed(temporary, probabilities=calibrated(calibrator, probs))
+        with ZipFile(temporary, "a") as archive:
+            archive.comment = source
 
 
 def calibrated(calibrator: Calibrator, probs: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers, read_json
@@ -50,9 +51,19 @@ def claim(output: Path, record: dict[str, Any], *, inputs: Path) -> None:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
+def state(source: Path) -> bytes:
+    """Size and time of a file, as they are noted in the `.npz` that is made of it, as the comment of the archive."""
+    found = source.stat()
+    return json.dumps([found.st_size, found.st_mtime_ns]).encode()
+
+
 def up_to_date(made: Path, source: Path) -> bool:
-    """Whether a file was made after its source."""
-    return made.is_file() and made.stat().st_mtime >= source.stat().st_mtime
+    """Whether an `.npz` is there, whole, and was made of the source as it is now."""
+    try:
+        with ZipFile(made) as archive:
+            return archive.comment == state(source)
+    except Exception:  # zipfile raises whatever it does
+        return False
 
 
 def describe_folder(output: Path, *folders: Path) -> None:

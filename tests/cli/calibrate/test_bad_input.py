@@ -94,7 +94,10 @@ def test_fitting_refuses_raters_that_are_not_there(environment, capsys):
         do_fit(world, "--reference", "raters"),
         "ratersTr/a: expected raters of a, found none",
     )
-    refused(capsys, world, do_fit(world, "--keys", "1"), "--keys: expected at least 2 voxels, found 1")
+    refused(capsys, world, do_fit(world, "--keys", "1"), "--keys: expected 2 to 100000 voxels, found 1")
+    refused(
+        capsys, world, do_fit(world, "--keys", "100001"), "--keys: expected 2 to 100000 voxels, found 100001"
+    )
 
 
 def test_every_bad_case_of_every_fold_is_named(world, capsys):
@@ -131,6 +134,22 @@ def test_applying_refuses(world, capsys):
     assert cross() == 0
     fit(world, method="temperature")
     refused(capsys, world, cross, "expected no predictions, or those of the same command, found ones")
+
+
+def test_applying_refuses_the_cases_that_fitted_the_calibrator(world, capsys):
+    fit(world, method="temperature")
+    own = world.model / "fold_0" / "validation"
+    copies = world.root / "copies"
+    shutil.copytree(own, copies)
+    for folder in (own, copies):
+        command = do_apply(world, "-i", str(folder))
+        (line,) = refused(
+            capsys, world, command, f"{folder}: expected predictions of cases that the calibrator was not"
+        )
+        assert "fitted with, found its own: a, b. Measure these with --cross-fitted." in line
+    for case in "ab":  # other images of these names
+        np.savez(copies / f"{case}.npz", probabilities=world.probs[case][..., :5])
+    assert do_apply(world, "-i", str(copies))() == 0
 
 
 def test_applying_refuses_a_damaged_calibrator(world, capsys):

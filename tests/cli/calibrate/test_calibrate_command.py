@@ -1,6 +1,7 @@
 """Fit and apply on a model of three folds; the oracle is plain NumPy on what was written."""
 
 import json
+import os
 import shutil
 import subprocess
 
@@ -168,6 +169,24 @@ def test_applying_goes_on_where_it_stopped(world, capsys):
     assert again.keys() == first.keys()
     assert {f for f in first if first[f] != again[f]} == {lost}
     assert not list(out.rglob(".tmp-*"))
+
+
+def test_a_source_that_is_another_is_calibrated_again_whatever_its_time(world, capsys):
+    fit(world, method="temperature")
+    folder = world.root / "predicted"
+    folder.mkdir()
+    for case in "xy":
+        np.savez(folder / f"{case}.npz", probabilities=world.probs["a"])
+    out, _ = apply(world, "-i", str(folder))
+    first = np.load(out / "x.npz")["probabilities"]
+    np.savez(folder / "x.npz", probabilities=world.probs["b"])
+    os.utime(
+        folder / "x.npz", (1e9, 1e9)
+    )  # older than what was made, as a file that was copied with its time
+    capsys.readouterr()
+    apply(world, "-i", str(folder))
+    assert "1 cases, 1 were there already" in capsys.readouterr().out
+    assert not np.array_equal(np.load(out / "x.npz")["probabilities"], first)
 
 
 def test_fitting_again_replaces_the_old_one(world):
