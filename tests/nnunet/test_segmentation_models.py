@@ -154,6 +154,13 @@ def test_configure_writes_the_network_into_2d_configurations_only(planned):
     assert plans["nnunet_dml"] == {}
 
 
+@pytest.mark.parametrize(("architecture", "encoder"), OF_THE_PAPERS)
+def test_configure_takes_every_network_of_the_papers(planned, architecture, encoder):
+    assert configure("--network", f"smp:{architecture}:{encoder}", "--recipe", "paper", "-c", "2d") == 0
+    made = json.loads((planned / "other.json").read_text())["configurations"]["2d"]["architecture"]
+    assert (made["arch_kwargs"]["architecture"], made["arch_kwargs"]["encoder"]) == (architecture, encoder)
+
+
 def test_the_papers_recipe(planned):
     assert (
         configure(
