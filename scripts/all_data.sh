@@ -16,12 +16,12 @@ plan() { # plan DATASET CONFIGURATION
   once "$nnUNet_preprocessed/$1/nnUNetPlans_$2" \
     quietly "plan_$1" nnUNetv2_plan_and_preprocess -d "${1:7:3}" -c "$2" --verify_dataset_integrity -npfp 2 -np 2
 }
-whole_way() { # whole_way DATASET CONFIGURATION TRAINER BATCH_SIZE WIDTH: planned data → model → report
+whole_way() { # whole_way DATASET CONFIGURATION TRAINER BATCH_SIZE WIDTH ITERATIONS: planned data → model → report
   local name="$1" configuration="$2" trainer="$3" model fold started=$SECONDS
   local out="$work/reports/$name"
   nnunet-dml doctor -d "$name" -c "$configuration" >"$work/logs/doctor_$name.txt"
   nnunet-dml configure -d "$name" -o short -c "$configuration" --batch-size "$4" --scale-features "$5" --overwrite --set \
-    training.epochs=8 training.iterations=25 training.val_iterations=5 training.seed=1234 \
+    training.epochs=8 "training.iterations=$6" training.val_iterations=3 training.seed=1234 \
     training.momentum=0.95 training.learning_rate=0.05 training.bfloat16=auto
   model="$nnUNet_results/$name/${trainer}__short__$configuration"
   for fold in 0 1; do
@@ -43,14 +43,14 @@ brain_growth() { # MR in 2D, 7 raters
   plan Dataset501_BrainGrowth 2d
   nnunet-dml preprocess -d 501 -c 2d
   nnunet-dml raters -d 501 -o "$work/reports/Dataset501_BrainGrowth/agreement"
-  whole_way Dataset501_BrainGrowth 2d nnUNetTrainerDML 8 0.5
+  whole_way Dataset501_BrainGrowth 2d nnUNetTrainerDML 8 0.5 25
 }
 bubil() { # pictures of cells, 10 annotations
   once "$nnUNet_raw/Dataset502_Bubil" nnunet-dml convert raters "$data/bubil" --dataset 502_Bubil --layout folders
   plan Dataset502_Bubil 2d
   nnunet-dml preprocess -d 502 -c 2d
   nnunet-dml raters -d 502 -o "$work/reports/Dataset502_Bubil/agreement"
-  whole_way Dataset502_Bubil 2d nnUNetTrainerDML 2 0.25
+  whole_way Dataset502_Bubil 2d nnUNetTrainerDML 2 0.25 6
 }
 lidc() { # nodules in 3D, 3 or 4 radiologists; the images are made of their masks, for the database has none
   once "$work/lidc" python "$here/lidc_source.py" images "$data/lidc-nodules" "$work/lidc"
@@ -58,18 +58,18 @@ lidc() { # nodules in 3D, 3 or 4 radiologists; the images are made of their mask
   plan Dataset503_Lidc 3d_fullres
   nnunet-dml preprocess -d 503 -c 3d_fullres
   nnunet-dml raters -d 503 -o "$work/reports/Dataset503_Lidc/agreement"
-  whole_way Dataset503_Lidc 3d_fullres nnUNetTrainerDML 2 0.25
+  whole_way Dataset503_Lidc 3d_fullres nnUNetTrainerDML 2 0.25 10
 }
 hippocampus() { # MR in 3D, one rater: labels smoothed near boundaries
   once "$nnUNet_raw/Dataset004_Hippocampus" cp -r "$data/Dataset004_Hippocampus" "$nnUNet_raw/"
   plan Dataset004_Hippocampus 3d_fullres
-  whole_way Dataset004_Hippocampus 3d_fullres nnUNetTrainerDML_BLS 2 0.25
+  whole_way Dataset004_Hippocampus 3d_fullres nnUNetTrainerDML_BLS 2 0.25 10
 }
 liver() { # CT slices, one rater, split by patient
   once "$nnUNet_raw/Dataset017_LiverSlices" cp -r "$data/Dataset017_LiverSlices" "$nnUNet_raw/"
   plan Dataset017_LiverSlices 2d
   nnunet-dml split -d 17 --groups '(patient[0-9]+)_.*'
-  whole_way Dataset017_LiverSlices 2d nnUNetTrainerDML_BLS 4 0.25
+  whole_way Dataset017_LiverSlices 2d nnUNetTrainerDML_BLS 4 0.25 15
 }
 
 [ $# -gt 0 ] || set -- brain_growth bubil lidc hippocampus liver
