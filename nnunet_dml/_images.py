@@ -30,6 +30,7 @@ TOLERANCE = (
 )
 _LARGEST_LABEL = 2**31 - 1
 _COPY = "Copy it again from its source."
+_NEARLY_WHOLE = 1e-3  # what scaling and resampling leave of a label that was stored as float
 
 sitk.ProcessObject.GlobalWarningDisplayOff()
 
@@ -182,7 +183,7 @@ def mask_of(image: sitk.Image, path: Path) -> np.ndarray:
 
 
 def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = None) -> np.ndarray:
-    """A file's values as integers; floats become int64.
+    """A file's values as integers; floats become int64, those within a thousandth of a whole number that one.
 
     Args:
         array: The values.
@@ -201,12 +202,13 @@ def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = Non
             "Replace them by a label; 0 is the background.",
         )
         raise InputError(problem(path, expected=expected, found=found, todo=todo))
-    broken = array[(array != np.rint(array)) | (np.abs(array) > _LARGEST_LABEL)]
+    whole = np.rint(array)
+    broken = array[(np.abs(array - whole) > _NEARLY_WHOLE) | (np.abs(array) > _LARGEST_LABEL)]
     if broken.size:
-        found = f"{broken.size} voxels with others, such as {broken[0]:.6g}"
+        found = f"{broken.size} voxels with others, such as {broken[0]!s}"
         todo = "A rater's mask holds label numbers; threshold or round the map first."
         raise InputError(problem(path, expected=expected, found=found, todo=todo))
-    return array.astype(np.int64)
+    return whole.astype(np.int64)
 
 
 def count_not_finite(path: Path, image: sitk.Image) -> int:

@@ -76,7 +76,7 @@ def convert(
     check_names(chosen, channel_names)
     if chosen is not None:  # nnU-Net wants `ignore` to be the highest label
         chosen = dict(sorted(chosen.items(), key=lambda item: item[0] == "ignore"))
-    reading = Reading(channels_last, found.last_axis, window, repair_headers)
+    reading = Reading(channels_last, found.flat, window, repair_headers)
     facts = each(partial(inspect_case, reading=reading), found.cases, processes=processes, title="Checking")
     cases, problems, left_out = list(found.cases), list(found.problems), list[str]()
     if leave_out_bad:

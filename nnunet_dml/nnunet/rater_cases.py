@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._image_bytes import SET_IT, SOMEWHERE, nowhere
 from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending
 from nnunet_dml.nnunet.layouts.cases import Case, Source, ending_of, load, parts_of, path_of
 
@@ -21,8 +22,8 @@ class Reading:
 
     channels_last: bool = False
     """Whether the images' last axis holds channels; 4D images are always read so."""
-    last_axis: bool = False
-    """Whether it does so where an image has one axis more than its masks."""
+    flat: bool = False
+    """Whether it does so where an image has one axis more than its masks, and a last axis of one is none."""
     window: tuple[int, int] | None = None
     """Intensities are clipped to it."""
     repair_headers: bool = False
@@ -63,7 +64,7 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
     for source in case.images:
         path = path_of(source)
         try:
-            image = load(source)
+            image = squeezed(load(source), reading)
             sidecar(source, image.GetDimension())
         except InputError as error:
             facts.problems += error.problems
@@ -71,6 +72,9 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
         trouble = _image_trouble(image, source, last) or _window_trouble(image, reading.window)
         if trouble:
             facts.problems.append(problem(path, expected=trouble[0], found=trouble[1], todo=trouble[2]))
+            continue
+        if found := nowhere(path, image.GetOrigin()):
+            facts.problems.append(problem(path, expected=SOMEWHERE, found=found, todo=SET_IT))
             continue
         grid, channels = grid_of(image, last), _channel_count(image, last)
         if ending_of(source) in PICTURES:
@@ -83,7 +87,7 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
         facts.channels += channels
     for rater, source in case.raters.items():
         try:
-            mask = load(source)
+            mask = squeezed(load(source), reading)
             if not case.images and facts.grid is None:
                 facts.grid, facts.channels, first = Grid.of(mask), 1, path_of(source)
             problems = _misfits(facts, source, mask, first, reading)
@@ -97,11 +101,20 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
     return facts
 
 
+def squeezed(image: sitk.Image, reading: Reading) -> sitk.Image:
+    """An image or a mask without its last axes of one where these are none; else itself."""
+    while (
+        reading.flat and not reading.channels_last and image.GetDimension() > 2 and image.GetSize()[-1] == 1
+    ):
+        image = image[..., 0]
+    return image
+
+
 def holds_channels_last(case: Case, reading: Reading) -> bool:
     """Whether the last axis of a case's images holds channels, as the layout or the user says."""
-    if reading.channels_last or not reading.last_axis or not case.images:
+    if reading.channels_last or not reading.flat or not case.images:
         return reading.channels_last
-    image, mask = load(case.images[0]), load(next(iter(case.raters.values())))
+    image, mask = (squeezed(load(it), reading) for it in (case.images[0], next(iter(case.raters.values()))))
     return image.GetDimension() == 3 and mask.GetDimension() == 2 and image.GetSize()[:2] == mask.GetSize()
 
 
@@ -153,6 +166,12 @@ def _misfits(
         return []
     parts, rows = parts_of(source), list[str]()
     for part in parts or (path_of(source),):
+        alone = part == image  # a case without an image
+        found = nowhere(part, mask.GetOrigin() if alone else ())
+        if found and (alone or not reading.repair_headers):
+            todo = SET_IT if alone else f"{SET_IT} --repair-headers copies the image's."
+            rows.append(problem(part, expected=SOMEWHERE, found=found, todo=todo))
+            continue
         grid = Grid.of(mask if len(parts) < 2 else read(part))
         last = len(facts.grid.size) == len(grid.size) + 1
         hint = "Where the image's last axis holds channels, use --channels-last." if last else ""

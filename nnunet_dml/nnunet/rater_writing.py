@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from nnunet_dml._images import PICTURES, Grid, read, split_ending, write
+from nnunet_dml._images import PICTURES, Grid, mask_of, read, split_ending, write
 from nnunet_dml.labels import majority_vote
-from nnunet_dml.nnunet.layouts.cases import Case, ending_of, load
-from nnunet_dml.nnunet.rater_cases import Reading, grid_of, holds_channels_last, sidecar
+from nnunet_dml.nnunet.layouts.cases import Case, ending_of, load, path_of
+from nnunet_dml.nnunet.rater_cases import Reading, grid_of, holds_channels_last, sidecar, squeezed
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ def write_case(case: Case, *, reading: Reading, target: Target) -> int:
     consensus_path = target.folder / "labelsTr" / f"{case.name}{target.ending}"
     paths = []
     for rater, source in case.raters.items():
-        image = load(source)
+        image = squeezed(load(source), reading)
         grid = grid or Grid.of(image)
         if target.raters:
             paths.append(target.folder / "ratersTr" / case.name / f"{rater}{target.ending}")
             paths[-1].parent.mkdir(parents=True, exist_ok=True)
-        write(_renumbered(image, target), grid, paths[-1] if target.raters else consensus_path)
+        labels = _renumbered(mask_of(image, path_of(source)), target)
+        write(labels, grid, paths[-1] if target.raters else consensus_path)
     assert grid is not None
     tied = 0
     if target.raters:
@@ -73,9 +74,8 @@ def write_case(case: Case, *, reading: Reading, target: Target) -> int:
     return tied
 
 
-def _renumbered(image: sitk.Image, target: Target) -> np.ndarray:
+def _renumbered(source: np.ndarray, target: Target) -> np.ndarray:
     """A mask's values as labels; those that are none become background."""
-    source = sitk.GetArrayViewFromImage(image)
     labels = np.zeros(source.shape, dtype=np.min_scalar_type(max(target.labels.values())))
     for value, label in target.labels.items():
         labels[source == value] = label
@@ -88,12 +88,13 @@ def _write_images(case: Case, reading: Reading, target: Target) -> Grid | None:
     number = 0
     last = holds_channels_last(case, reading)
     for source in case.images:
-        image = load(source)
+        stored = load(source)
+        image = squeezed(stored, reading)
         grid = grid or grid_of(image, last)
         split = last or image.GetDimension() == 4
         vectors = image.GetNumberOfComponentsPerPixel() > 1
         apart = vectors and target.ending not in PICTURES
-        as_it_is = isinstance(source, Path) and ending_of(source) == target.ending and reading.window is None
+        as_it_is = image is stored and ending_of(source) == target.ending and reading.window is None
         array = sitk.GetArrayFromImage(image)
         for channel in array if split else np.moveaxis(array, -1, 0) if apart else [array]:
             to = target.folder / "imagesTr" / f"{case.name}_{number:04d}{target.ending}"

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nnunet_dml._checks import InputError, problem
+from nnunet_dml._checks import InputError
 from nnunet_dml.nnunet.layouts import chase, curvas, flat, folders, qubiq
-from nnunet_dml.nnunet.layouts.cases import Case, Found
+from nnunet_dml.nnunet.layouts.cases import Case, Found, check_folder
 from nnunet_dml.nnunet.layouts.signs import LAYOUTS, only_layout
 
 __all__ = ["LAYOUTS", "Case", "Found", "check_folder", "find_cases"]
-
-
-def check_folder(src: Path, expected: str = "a folder with images and raters' masks") -> None:
-    """Refuse a source that is no folder.
-
-    Raises:
-        InputError: It is none.
-    """
-    if not src.is_dir():
-        raise InputError(problem(src, expected=expected, found="a file" if src.exists() else "nothing there"))
 
 
 def find_cases(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from nnunet_dml._checks import problem
+from nnunet_dml._checks import InputError, problem
 from nnunet_dml._images import read, split_ending
 
 LACK = "Add it, or take the case out."
@@ -103,8 +103,18 @@ class Found:
     """What the archive's images show, where that is known."""
     single: bool = False
     """Whether the archive has one annotation per case, so that there are no raters to be kept apart."""
-    last_axis: bool = False
-    """Whether images with one axis more than their masks hold channels along it."""
+    flat: bool = False
+    """Whether an image with one axis more than its masks holds channels along it, and a last axis of one is none."""
+
+
+def check_folder(src: Path, expected: str = "a folder with images and raters' masks") -> None:
+    """Refuse a source that is no folder.
+
+    Raises:
+        InputError: It is none.
+    """
+    if not src.is_dir():
+        raise InputError(problem(src, expected=expected, found="a file" if src.exists() else "nothing there"))
 
 
 def visible(folder: Path) -> list[Path]:
@@ -199,6 +209,23 @@ def add_case(
         found.incomplete.append(problem(where, expected=expected, found=instead, todo=LACK))
     if images and raters:
         found.cases.append(Case(name, images, raters))
+
+
+def one_folder_each(found: Found, src: Path, folders: Mapping[str, list[Path]]) -> None:
+    """Say which cases have several folders, by name: as in two editions of an archive."""
+    for name, paths in folders.items():
+        if len(paths) > 1:
+            there = " and ".join(path.relative_to(src).as_posix() for path in paths)
+            todo = "Are there two editions of the archive? Convert one of them."
+            found.problems.append(problem(src, expected=f"one folder of {name}", found=there, todo=todo))
+
+
+def by_name(folders: Iterable[Path]) -> dict[str, list[Path]]:
+    """Folders by their own names, sorted."""
+    named: dict[str, list[Path]] = defaultdict(list)
+    for folder in sorted(folders, key=lambda it: (it.name, it)):
+        named[folder.name].append(folder)
+    return named
 
 
 def orphans(found: Found, masks: Mapping[str, list[tuple[str, Path]]], expected: str) -> None:

@@ -7,7 +7,14 @@ from collections import defaultdict
 from pathlib import Path
 
 from nnunet_dml._images import split_ending
-from nnunet_dml.nnunet.layouts.cases import Found, add_case, channels, files_below
+from nnunet_dml.nnunet.layouts.cases import (
+    Found,
+    add_case,
+    by_name,
+    channels,
+    files_below,
+    one_folder_each,
+)
 from nnunet_dml.nnunet.layouts.signs import misread
 
 LABELS = {"pancreas": 1, "kidney": 2, "liver": 3}
@@ -32,7 +39,9 @@ def find(src: Path) -> Found:
             found.ignored.append(path)
     if not masks:
         misread(src, "case folders with image.* and annotation_1.*, annotation_2.*, …", "curvas")
-    for folder in sorted({*images, *masks}, key=lambda it: (it.name, it)):
-        name = folder.name
-        add_case(found, name, channels(found, images[folder]), masks[folder], folder, "annotation_N.*")
+    folders = by_name({*images, *masks})
+    one_folder_each(found, src, folders)
+    for name, paths in folders.items():
+        for folder in paths:
+            add_case(found, name, channels(found, images[folder]), masks[folder], folder, "annotation_N.*")
     return found

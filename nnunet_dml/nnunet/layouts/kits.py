@@ -17,7 +17,16 @@ import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import read, read_mask, split_ending
-from nnunet_dml.nnunet.layouts.cases import Found, Made, Source, add_case, files_below
+from nnunet_dml.nnunet.layouts.cases import (
+    Found,
+    Made,
+    Source,
+    add_case,
+    by_name,
+    check_folder,
+    files_below,
+    one_folder_each,
+)
 from nnunet_dml.nnunet.layouts.signs import misread
 
 LABELS = {"kidney": 1, "tumour": 2, "cyst": 3}
@@ -28,6 +37,7 @@ _ORDER = {
     "tumor": 2,
 }  # what comes later lies on top, as in the challenge's own aggregation
 _INSTANCE = re.compile(r"(kidney|cyst|tumor)_instance-(\d+)_annotation-(\d+)")
+_ANNOTATIONS = "segmentations/*_annotation-N.nii.gz"
 _FILES = {"segmentation": "segmentation", "majority": "aggregated_MAJ_seg"}
 
 Instances = Mapping[tuple[str, int], Mapping[int, Path]]  # (structure, number) → annotation → file
@@ -78,8 +88,9 @@ def find(src: Path, *, masks: str = "auto") -> Found:
             `auto`: annotations where there is a folder `segmentations`, else the segmentation.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or no folder.
     """
+    check_folder(src, "a folder with case_00000/imaging.nii.gz and masks")
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     instances: dict[Path, dict[tuple[str, int], dict[int, Path]]] = defaultdict(lambda: defaultdict(dict))
     ignored = []
@@ -98,7 +109,8 @@ def find(src: Path, *, masks: str = "auto") -> Found:
             folders[case][stem] = path
         else:
             ignored.append(path)
-    cases = sorted({*folders, *instances}, key=lambda it: (it.name, it))
+    named = by_name({*folders, *instances})
+    cases = [case for paths in named.values() for case in paths]
     if not cases:
         misread(
             src,
@@ -110,22 +122,28 @@ def find(src: Path, *, masks: str = "auto") -> Found:
     found = Found(
         "kits", labels=LABELS, channel_names=("CT",), single=masks != "annotations", ignored=ignored
     )
+    one_folder_each(found, src, named)
     unmarked, lacking = [], []
     for case in cases:
         files, name = folders[case], case.name
         if masks == "annotations":
-            pattern, rows = "segmentations/*_annotation-N.nii.gz", _raters(case, instances[case])
+            pattern, rows = _ANNOTATIONS, _raters(case, instances[case])
             if any(len(it) < len(rows) for it in instances[case].values()):
                 lacking.append(name)
         else:
             pattern = f"{_FILES[masks]}.nii.gz"
             rows = [("reference", files[_FILES[masks]])] if _FILES[masks] in files else []
-        if "imaging" in files and not rows:
-            unmarked.append(name)
-            continue
         image = (files["imaging"],) if "imaging" in files else ()
-        add_case(found, name, image, rows, case, pattern, image="imaging.nii.gz beside the masks")
-    if unmarked:
+        if image and not rows:
+            unmarked.append(name)
+        if rows or not image or official:  # in 2021 all cases are marked
+            add_case(found, name, image, rows, case, pattern, image="imaging.nii.gz beside the masks")
+    if len(unmarked) == len(cases):
+        expected = f"{pattern} (--masks {masks}) beside imaging.nii.gz"
+        there = f"none in {len(cases)} cases ({some(unmarked)})"
+        todo = "Choose other --masks, or copy them there."
+        raise InputError(problem(src, expected=expected, found=there, todo=todo))
+    if unmarked and not official:
         found.notes.append(f"cases without {pattern}, left out: {len(unmarked)} ({some(unmarked)})")
     if lacking:
         what = "cases in which instances lack an annotation, for which another one of theirs stands"

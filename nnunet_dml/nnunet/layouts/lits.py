@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from nnunet_dml._checks import problem
-from nnunet_dml.nnunet.layouts.cases import Found, add_case, files_below
+from nnunet_dml.nnunet.layouts.cases import Found, add_case, check_folder, files_below
 from nnunet_dml.nnunet.layouts.signs import misread
 
 LABELS = {"liver": 1, "tumour": 2}
@@ -17,8 +17,9 @@ def find(src: Path) -> Found:
     """Volumes and segmentations of one number, `.nii` or `.nii.gz`, in whatever folders; `test-volume-N` is left aside.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or no folder.
     """
+    check_folder(src, "a folder with volume-0.nii and segmentation-0.nii")
     found = Found("lits", labels=LABELS, channel_names=("CT",), single=True)
     files: dict[int, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files_below(src):

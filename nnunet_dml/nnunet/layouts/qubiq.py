@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._images import split_ending
-from nnunet_dml.nnunet.layouts.cases import Found, add_case, channels, files_below
+from nnunet_dml.nnunet.layouts.cases import Found, add_case, channels, files_below, one_folder_each
 from nnunet_dml.nnunet.layouts.signs import misread
 
 _PART = re.compile(r"(train|training|val|validation|test|testing)([_-].*)?", re.IGNORECASE)
@@ -37,25 +37,31 @@ def find(src: Path, task: int | None, subset: str | None) -> Found:
     Raises:
         InputError: No such folders, or a choice is missing or does not exist.
     """
-    found = Found("qubiq", last_axis=True)
+    found = Found("qubiq", flat=True)
     folders = _case_folders(src, found)
+    masks = "task01_seg01.*, task01_seg02.*, …"
+    if not folders:
+        misread(src, f"case folders with image.* and {masks}", "qubiq")
     if not any(it.masks for it in folders.values()):
-        misread(src, "case folders with image.* and task01_seg01.*, task01_seg02.*, …", "qubiq")
+        names = some(path.relative_to(src).as_posix() for path in folders)
+        there, todo = f"images of {len(folders)} cases ({names}) and no masks", "Unpack the masks there, too."
+        raise InputError(problem(src, expected=f"{masks} beside the images", found=there, todo=todo))
     folders = _of_subset(src, folders, subset)
     task = _chosen_task(src, folders, task)
     found.label = f"task{task:02d}"
     pattern = f"task{task:02d}_segNN.*"
     unmarked = []
+    parts: Counter[str] = Counter()
     for name, path in _names(src, folders, found):
         folder = folders[path]
         if not folder.masks and _part(src, path).lower().startswith("test"):
             unmarked.append(name)
             continue
+        parts[_part(src, path)] += 1
         others = ", ".join(f"task{it:02d}" for it in sorted(folder.masks))
         images = channels(found, folder.images)
         rows = folder.masks.get(task, [])
         add_case(found, name, images, rows, path, pattern, instead=others or "none")
-    parts = Counter(_part(src, path) for path in folders)
     if len(parts) > 1:
         counts = [f"{part or 'no part'} {count}" for part, count in sorted(parts.items())]
         found.notes.append(f"parts pooled: {', '.join(counts)} cases")
@@ -128,9 +134,5 @@ def _names(src: Path, folders: dict[Path, _Folder], found: Found) -> list[tuple[
     for path in folders:
         name = f"{_part(src, path)}_{path.name}".lstrip("_") if count[path.name] > 1 else path.name
         named[name].append(path)
-    for name, paths in named.items():
-        if len(paths) > 1:
-            there = " and ".join(path.relative_to(src).as_posix() for path in paths)
-            todo = "Are there two editions of the archive? Convert one of them."
-            found.problems.append(problem(src, expected=f"one folder of {name}", found=there, todo=todo))
+    one_folder_each(found, src, named)
     return sorted((name, path) for name, paths in named.items() for path in paths)

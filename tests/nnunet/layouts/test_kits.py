@@ -132,3 +132,41 @@ def test_none_of_them(src, refused):
         in line
     )
     assert "found notes.txt." in line
+
+
+def test_the_same_case_in_two_folders(src, refused):
+    for folder in ("kits19", "kits23"):
+        image(src / folder / "case_00000")
+        save(src / folder / "case_00000/segmentation.nii.gz", box(1))
+    assert refused(kits.find) == [
+        f"{src}: expected one folder of case_00000, found kits19/case_00000 and kits23/case_00000. "
+        "Are there two editions of the archive? Convert one of them."
+    ]
+
+
+def test_masks_that_the_archive_does_not_have(src, refused):
+    image(src / "case_00000")
+    save(src / "case_00000/segmentation.nii.gz", box(1))
+    assert refused(partial(kits.find, masks="annotations")) == [
+        f"{src}: expected segmentations/*_annotation-N.nii.gz (--masks annotations) beside imaging.nii.gz, "
+        "found none in 1 cases (case_00000). Choose other --masks, or copy them there."
+    ]
+
+
+def test_a_case_of_2021_without_annotations(of_2021, src, refused, converted):
+    image(src / "data/case_00004")
+    (line,) = refused(kits.find)
+    assert line.startswith(
+        f"{src}/data/case_00004: expected at least one rater's mask segmentations/*_annotation-N"
+    )
+    _, content, text = converted(kits.find, leave_out_bad=True)
+    assert list(content["nnunet_dml"]["cases"]) == ["case_00003"]
+    assert f"left out: {line}" in text
+
+
+def test_a_folder_that_is_not_there(src, refused, converted):
+    src.rmdir()
+    expected = "a folder with case_00000/imaging.nii.gz and masks"
+    assert refused(kits.find) == [f"{src}: expected {expected}, found nothing there."]
+    src.write_text("")
+    assert refused(kits.find) == [f"{src}: expected {expected}, found a file."]

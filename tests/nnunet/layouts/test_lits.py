@@ -148,3 +148,25 @@ def test_another_folder(src, refused):
         f"{src}: expected volume-0.nii, segmentation-0.nii, … or .nii.gz, here or in folders below (layout lits), "
         "found case_00000/. This looks like `nnunet-dml convert kits`."
     )
+
+
+def test_floats_that_are_nearly_whole_are_labels(archive, converted, refused):
+    path = archive / "Training Batch 2/segmentation-10.nii.gz"
+    save(path, (mask(10) * 1.0000001 + 0.0009).astype(np.float32))
+    out, _, _ = converted(lits.find)
+    np.testing.assert_array_equal(load(out / "labelsTr/LiTS_010.nii.gz"), mask(10))
+
+
+def test_other_floats_are_refused_as_they_are(archive, refused):
+    odd = mask(10).astype(np.float32)
+    odd[0, 0, 0] = 1.0012345
+    save(archive / "Training Batch 2/segmentation-10.nii.gz", odd)
+    (line,) = refused(lits.find)
+    assert "expected whole numbers as labels, found 1 voxels with others, such as 1.0012345." in line
+
+
+def test_a_folder_that_is_not_there(src, refused):
+    src.rmdir()
+    assert refused(lits.find) == [
+        f"{src}: expected a folder with volume-0.nii and segmentation-0.nii, found nothing there."
+    ]

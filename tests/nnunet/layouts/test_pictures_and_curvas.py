@@ -47,6 +47,15 @@ def test_the_bad_geometry_of_a_case_of_curvas(src, refused, converted):
     assert "headers of masks replaced by the image's: 1" in converted(repair_headers=True)[2]
 
 
+def test_the_same_case_of_curvas_in_two_folders(src, refused):
+    curvas(src)
+    (src / "training_set/UKCHLL002").rename(src / "UKCHLL001")
+    assert refused() == [
+        f"{src}: expected one folder of UKCHLL001, found UKCHLL001 and training_set/UKCHLL001. "
+        "Are there two editions of the archive? Convert one of them."
+    ]
+
+
 def test_chase(src, converted):
     chase(src)
     out, content, text = converted()

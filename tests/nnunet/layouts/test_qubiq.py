@@ -116,6 +116,40 @@ def test_a_test_part_without_masks_is_left_out(src, converted):
     _, content, text = converted()
     assert list(content["nnunet_dml"]["cases"]) == ["case01"]
     assert "test cases without masks, left out: 1 (case02)" in text
+    assert "parts pooled" not in text
+
+
+def test_images_without_any_masks(src, refused):
+    save(src / "Training/case01/image.nii.gz", np.zeros((6, 5), np.float32))
+    assert refused(layout="qubiq") == [
+        f"{src}: expected task01_seg01.*, task01_seg02.*, … beside the images, found images of 1 cases "
+        "(Training/case01) and no masks. Unpack the masks there, too."
+    ]
+
+
+@pytest.mark.parametrize("flat_images", [False, True])
+def test_a_last_axis_of_one_is_none(src, converted, flat_images):
+    """(H, W, 1) images with (H, W) masks, the other way round, and both within a case and within the archive."""
+    case(src / "case01", raters=3, seed=1)
+    case(src / "case02", raters=3, seed=2)
+    thick = [src / "case01/task01_seg02.nii.gz", src / "case02/task01_seg01.nii.gz"]
+    for path in thick if flat_images else [*thick, src / "case01/image.nii.gz"]:
+        save(path, load(path)[None])
+    out, _, text = converted()
+    assert "2 cases, 2D" in text
+    assert load(out / "imagesTr/case01_0000.nii.gz").shape == (6, 5)
+    np.testing.assert_array_equal(load(out / "ratersTr/case01/seg02.nii.gz"), masks(3, (6, 5), seed=11)[1])
+    np.testing.assert_array_equal(load(out / "ratersTr/case02/seg01.nii.gz"), masks(3, (6, 5), seed=21)[0])
+    assert load(out / "labelsTr/case01.nii.gz").shape == (6, 5)
+
+
+def test_the_channels_of_brain_tumor_beside_thick_masks(src, converted):
+    case(src / "case01", raters=2, channels=4)
+    for path in (src / "case01").glob("task*"):
+        save(path, load(path)[None])
+    out, content, _ = converted()
+    assert len(content["channel_names"]) == 4
+    assert load(out / "labelsTr/case01.nii.gz").shape == (6, 5)
 
 
 def test_3d_of_2021_without_a_folder_of_the_part(src, converted):
