@@ -50,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         choices=("paper", "paper-60"),
-        help="the schedule of the Dice semimetric paper: SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 8, 150 "
-        "epochs (paper-60: 60) of one pass over the training slices; a --network sees patches resized to 256 × 256 (512 × 512)",
+        help="the schedule of the Dice semimetric paper: SGD 0.01, momentum 0.9, weight decay 5e-4, batches of 8 "
+        "(--batch-size: others), 150 epochs (paper-60: 60) of one pass over the training slices, 0.25 cross-entropy + 0.75 "
+        "overlap (where the trainer has nnunet_dml's losses); --set comes after it; a --network sees patches resized to 256 × 256 (512 × 512)",
     )
     teacher = parser.add_argument_group("distillation", "short for --set teacher.…")
     add_teacher(teacher)

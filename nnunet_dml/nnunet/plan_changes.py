@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 from nnunet_dml._checks import InputError, problem
 
-# Wang et al., Dice Semimetric Losses (MICCAI 2023), section 3.2: epochs, and the side that images are resized to
+# Wang et al., Dice Semimetric Losses (MICCAI 2023), section 3.2: epochs and the side that images are resized to; the
+# batch size; the weights of the loss, which sum to 1 where nnU-Net's sum to 2
 RECIPES = {"paper": (150, 256), "paper-60": (60, 512)}
 BATCH = 8
+LOSS = {"weight_ce": 0.25, "weight_overlap": 0.75}
 _TRAINING_SHARE = 0.8  # of the cases, with five folds
 
 
@@ -38,9 +39,9 @@ class Changes:
         """
         if self.batch_size is not None and self.batch_size < 1:
             raise InputError(problem("--batch-size", expected="at least 1", found=str(self.batch_size)))
-        if self.scale_features is not None and not 0 < self.scale_features < math.inf:
+        if self.scale_features is not None and not 0.01 <= self.scale_features <= 16:
             found = f"{self.scale_features:g}"
-            raise InputError(problem("--scale-features", expected="a factor above 0", found=found))
+            raise InputError(problem("--scale-features", expected="a factor from 0.01 to 16", found=found))
         if self.features is not None and min(self.features, default=0) < 1:
             found = " ".join(map(str, self.features)) or "none"
             raise InputError(problem("--features", expected="at least 1 channel per stage", found=found))
@@ -75,7 +76,8 @@ class Changes:
                     "numTraining in dataset.json, and nnU-Net's plans",
                 )
                 raise InputError(problem(where, expected=expected, found="none"))
-            batches = cases * shape[0] / BATCH
+            batches = cases * shape[0] / (self.batch_size or BATCH)
+            found["loss"] = dict(LOSS)
             found["training"] = {
                 "epochs": RECIPES[self.recipe][0],
                 "iterations": max(1, round(_TRAINING_SHARE * batches)),

@@ -178,9 +178,35 @@ def test_the_papers_recipe(planned):
         "nesterov": False,
         "weight_decay": 5e-4,
     }
+    assert plans["nnunet_dml"]["loss"] == {"weight_ce": 0.25, "weight_overlap": 0.75}
     assert plans["configurations"]["2d"]["batch_size"] == 8
     assert plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["resize"] == 256
     assert plans["configurations"]["3d_fullres"]["batch_size"] == 2
+
+
+def test_an_epoch_of_the_recipe_is_one_pass_whatever_the_batch_size(planned):
+    assert configure("--recipe", "paper", "--batch-size", "2") == 0
+    training = json.loads((planned / "other.json").read_text())["nnunet_dml"]["training"]
+    assert (training["iterations"], training["val_iterations"]) == (240, 60)  # of 20 × 30 slices
+
+
+def test_the_recipes_weights_give_way_to_the_users(planned):
+    assert configure("--recipe", "paper-60", "--set", "loss.weight_ce=1", "loss.variant=2") == 0
+    loss = json.loads((planned / "other.json").read_text())["nnunet_dml"]["loss"]
+    assert loss == {"weight_ce": 1.0, "weight_overlap": 0.75, "variant": 2}
+
+
+def test_trainers_read_of_the_recipe_what_they_have_options_for(planned):
+    from nnunet_dml.nnunet.trainers import nnUNetTrainerConfigured, nnUNetTrainerDML
+
+    assert configure("--recipe", "paper") == 0
+    plans = json.loads((planned / "other.json").read_text())
+    taken = nnUNetTrainerDML._read_options(plans)
+    assert (taken.loss.weight_ce, taken.loss.weight_overlap) == (0.25, 0.75)
+    assert nnUNetTrainerConfigured._read_options(plans).training.epochs == 150
+    plans["nnunet_dml"]["loss"]["weight_ce"] = 1.0  # the user's, which nothing would read
+    with pytest.raises(InputError, match="reads the options training only, found loss"):
+        nnUNetTrainerConfigured._read_options(plans)
 
 
 @pytest.mark.parametrize(

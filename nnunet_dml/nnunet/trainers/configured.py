@@ -16,7 +16,7 @@ from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_file, clear_leftovers
-from nnunet_dml.nnunet import bfloat16, checkpoints, segmentation_models
+from nnunet_dml.nnunet import bfloat16, checkpoints, plan_changes, segmentation_models
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
 from nnunet_dml.nnunet.segmentation_models import SegmentationModel
@@ -81,7 +81,9 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         where = f"plans {plans.get('plans_name')}"
         overrides = plans.get(KEY, {})
         options = validate(complete(cls.default_options, overrides), where=where)
-        unread = sorted(set(overrides) - set(cls.option_groups))
+        # nnU-Net's own loss has no weights for a recipe to set
+        asked = {group for group, it in overrides.items() if (group, it) != ("loss", plan_changes.LOSS)}
+        unread = sorted(asked - set(cls.option_groups))
         if unread:
             raise InputError(
                 f"{where}: {cls.__name__} reads the options {', '.join(cls.option_groups)} only, found "
