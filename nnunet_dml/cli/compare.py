@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.report.text import markdown, plain
 
     if len(args.evaluations) < 2:
-        raise InputError(problem("nnunet-dml compare", expected="two evaluations or more", found="one"))
+        raise InputError(problem(args.evaluations[0], expected="two evaluations or more", found="one"))
     if args.output is not None:
         check_file("-o", args.output, ".csv", ".json")
     models = read_evaluations(args.evaluations, args.names)
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         baseline = wanted[0]
     result = compare(
         [(baseline, it) for it in models if it is not baseline],
-        measures=args.metrics.split(",") if args.metrics else None,
+        measures=[it.strip() for it in args.metrics.split(",")] if args.metrics else None,
         per_class=args.per_class,
         resamples=args.resamples,
         seed=args.seed,

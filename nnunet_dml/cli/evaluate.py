@@ -82,14 +82,18 @@ def run(args: argparse.Namespace) -> int:
     import json
     from dataclasses import asdict
 
-    from nnunet_dml._checks import some
+    from nnunet_dml._checks import InputError, problem, some
     from nnunet_dml._folders import environment_folder, find_dataset
     from nnunet_dml.evaluation import predictions, summary, tables
-    from nnunet_dml.evaluation.dataset import read_dataset
+    from nnunet_dml.evaluation.dataset import LABELS, read_dataset
     from nnunet_dml.evaluation.options import Options
     from nnunet_dml.evaluation.run import evaluate
     from nnunet_dml.metrics.overlap import THRESHOLDS
 
+    if args.by and (args.json or args.csv):
+        found_option = "--json" if args.json else "--csv"
+        todo = "Leave one of them out: both have all rows."
+        raise InputError(problem("--by", expected="a table to be printed", found=found_option, todo=todo))
     options = Options(
         bins=args.bins,
         thresholds=tuple(args.thresholds or THRESHOLDS),
@@ -106,10 +110,19 @@ def run(args: argparse.Namespace) -> int:
     else:
         found = predictions.of_folder(args.predictions)
     predictions.check_labels(found.source, dataset)
+    predicted = {it.case for it in found.cases}
+    parts = [set(dataset.labelled_cases(part)) for part in LABELS]
     notes = list(found.notes)
-    labelled = dataset.labelled_cases()
-    if missing := sorted(set(labelled) - {it.case for it in found.cases}):
-        notes.append(f"{len(missing)} of {len(labelled)} labelled cases have no prediction: {some(missing)}")
+    if tests := predicted & parts[1] - parts[0]:
+        notes.append(f"the reference of {len(tests)} cases is in {LABELS[1]}")
+    shown = list(notes)
+    labelled = {case for part in parts if part & predicted for case in part}
+    if missing := sorted(labelled - predicted):
+        text = f"{len(missing)} of {len(labelled)} labelled cases have no prediction"
+        notes.append(f"{text}: {', '.join(missing)}")
+        shown.append(f"{text}: {some(missing)}")
+    if args.by == "fold" and args.model is None:
+        shown.append("a folder of predictions has no folds")
     records = evaluate(
         found.cases, dataset, options, args.output, processes=args.processes, overwrite=args.overwrite
     )
@@ -127,6 +140,6 @@ def run(args: argparse.Namespace) -> int:
         print(tables.cases_csv(records, dataset.foreground), end="")
     else:
         print(f"{dataset.name}, {found.source.name}\n")
-        print(tables.table(result, records, notes, by=args.by))
+        print(tables.table(result, records, shown, by=args.by))
         print(f"\nWritten: {args.output / tables.CASES_CSV}, {args.output / 'summary.json'}")
     return 0

@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, build, write."""
+    from nnunet_dml._checks import InputError, problem
     from nnunet_dml._files import atomic_file
     from nnunet_dml.cli._outputs import check_file, check_folder
     from nnunet_dml.report.build import build, read_models
@@ -52,9 +53,13 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.report.theme import drawing, write_files
 
     check_file("-o", args.output, ".html", ".htm")
+    taken = {args.output.resolve(): "-o"}
     for option, path in (("--markdown", args.markdown), ("--latex", args.latex)):
         if path is not None:
             check_file(option, path)
+            if (first := taken.setdefault(path.resolve(), option)) != option:
+                expected = f"another file than {first}"
+                raise InputError(problem(f"{option} {path}", expected=expected, found="the same"))
     if args.figures is not None:
         check_folder("--figures", args.figures)
     models, calibrated = read_models(args.evaluations, args.calibrated, args.names)

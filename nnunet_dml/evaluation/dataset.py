@@ -12,6 +12,7 @@ from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, listed_raters
 
+LABELS = ("labelsTr", "labelsTs")
 SOFT_MAPS = "softlabelsTr"
 REORIENTING = "NibabelIOWithReorient"
 
@@ -64,13 +65,18 @@ class RawDataset:
         ignored = set() if self.ignore_label is None else {self.ignore_label}
         return {0, *(label for members in self.members for label in members)} | ignored
 
-    def label_file(self, case: str) -> Path:
-        """The consensus of a case."""
-        return self.folder / "labelsTr" / (case + self.file_ending)
+    def label_files(self, case: str) -> list[Path]:
+        """Where the consensus of a case may lie, in order."""
+        return [self.folder / part / (case + self.file_ending) for part in LABELS]
 
-    def labelled_cases(self) -> list[str]:
-        """The cases with a consensus."""
-        files = (self.folder / "labelsTr").glob(f"*{self.file_ending}")
+    def label_file(self, case: str) -> Path:
+        """The consensus of a case, of a test case in `labelsTs`; that in `labelsTr` where there is none."""
+        files = self.label_files(case)
+        return next((it for it in files if it.is_file()), files[0])
+
+    def labelled_cases(self, part: str = LABELS[0]) -> list[str]:
+        """The cases with a consensus in `labelsTr` or `labelsTs`."""
+        files = (self.folder / part).glob(f"*{self.file_ending}")
         return sorted(it.name.removesuffix(self.file_ending) for it in files if not it.name.startswith("."))
 
     def rater_files(self, case: str) -> list[Path]:
@@ -92,8 +98,11 @@ class RawDataset:
 
     def image_files(self, case: str) -> list[Path]:
         """The channels of a case's image, where it is there."""
-        folder = self.folder / "imagesTr"
-        return [it for k in range(100) if (it := folder / f"{case}_{k:04d}{self.file_ending}").is_file()]
+        for folder in (self.folder / "imagesTr", self.folder / "imagesTs"):
+            files = [folder / f"{case}_{k:04d}{self.file_ending}" for k in range(100)]
+            if found := [it for it in files if it.is_file()]:
+                return found
+        return []
 
 
 def read_dataset(folder: Path) -> RawDataset:

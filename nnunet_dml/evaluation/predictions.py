@@ -145,12 +145,14 @@ def of_folder(folder: Path) -> Predictions:
             segmentations += 1
     if not files:
         found = f"{segmentations} segmentations" if segmentations else "none"
+        maps = folder / MAPS  # of `nnunet-dml predict`
+        todo = "Predict with `nnUNetv2_predict … --save_probabilities`."
         raise InputError(
             problem(
                 folder,
                 expected="probabilities, .npz or images of fractions",
                 found=found,
-                todo="Predict with `nnUNetv2_predict … --save_probabilities`.",
+                todo=f"Give {maps}." if maps.is_dir() else todo,
             )
         )
     twice = [

@@ -112,7 +112,10 @@ def read_fractions(
             "" if shape is None else f" of shape {shape}, on its reference's grid"
         )
         found = f"{len(parts)} of shape {parts.shape[1:]}"
-        raise InputError(problem(path, expected=expected, found=found, todo="Both as (z, y, x)."))
+        todo = "Both as (z, y, x)."
+        if exclusive and len(parts) == channels + 1:
+            todo += " The background is left out."
+        raise InputError(problem(path, expected=expected, found=found, todo=todo))
     if like is not None and (problems := misfits(path, _grid(image, like), like.path, like.grid)):
         raise InputError(*problems)
     _check_range(path, float(parts.min()), float(parts.max()), parts)
@@ -161,8 +164,8 @@ def _check_range(path: Path, low: float, high: float, values: npt.NDArray[Any]) 
         found = f"logits, by their range from {low:g} to {high:g}"
         todo = "Give what softmax (of regions: sigmoid) makes of them."
     else:
-        found = f"values up to {high:g}"
-        todo = "Logits need a softmax, integers a scale factor (scl_slope in NIfTI)."
+        found = f"logits, or integers without their scale, by values up to {high:g}"
+        todo = "Logits need a softmax (of regions: sigmoid), integers a scale factor (scl_slope in NIfTI)."
     raise InputError(problem(path, expected=expected, found=found, todo=todo))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml.evaluation.dataset import SOFT_MAPS, RawDataset
 from nnunet_dml.evaluation.label_maps import LabelMap, read_labels
+from nnunet_dml.evaluation.predictions import Prediction
 from nnunet_dml.evaluation.probability_files import read_fractions
 
 
@@ -64,6 +66,24 @@ def reference_files(case: str, dataset: RawDataset, choice: str) -> ReferenceFil
         path = dataset.folder / SOFT_MAPS / f"{case}{ending}"
         raise InputError(problem(path, expected="the soft map of the case", found="no file", todo=todo))
     return ReferenceFiles(dataset.label_file(case), raters, soft if kind == "softlabels" else None, kind)
+
+
+def check_references(cases: Iterable[Prediction], dataset: RawDataset) -> None:
+    """Check that every prediction has its label map.
+
+    Raises:
+        InputError: Naming all that have none.
+    """
+    todo = "Remove the prediction, or restore the reference."
+    problems = []
+    for it in cases:
+        files = dataset.label_files(it.case)
+        if not any(path.is_file() for path in files):
+            names = " or ".join(f"{path.parent.name}/{path.name}" for path in files)
+            expected = f"its reference in {dataset.folder}, {names}"
+            problems.append(problem(it.path, expected=expected, found="neither", todo=todo))
+    if problems:
+        raise InputError(*problems)
 
 
 def read_references(files: ReferenceFiles, dataset: RawDataset) -> References:

@@ -168,8 +168,12 @@ def check_writable(folder: Path) -> None:
 
     Raises:
         InputError: If the folder is a file, or neither it nor its nearest parent can be written to, or it holds a
-            `summary.json` of another program, such as nnU-Net's own in a validation folder.
+            `summary.json` of another program, such as nnU-Net's own in a validation folder; or it is a model's or of
+            nnU-Net's predictions.
     """
+    if (folder / "plans.json").is_file():
+        expected, found = "a folder for evaluations", "one of nnU-Net's (plans.json)"
+        raise InputError(problem(f"-o {folder}", expected=expected, found=found, todo="Give another -o."))
     theirs = folder / "summary.json"
     if theirs.is_file() and "source" not in read_json(theirs):
         todo = "Give another -o."

@@ -27,11 +27,12 @@ SHOWN = {
     "foreground_ece": "ECE near fg",
     "boundary_ece": "BECE",
     "brier": "Brier",
+    "classwise_ece": "ECE of class",
     "volume_bias": "volume bias",
     "surface_dice": "surface Dice",
     "hd95_mm": "HD95 mm",
 }
-"""Columns of the table; those that were measured."""
+"""Columns of the table; those that were measured, and the class-wise error only where classes are asked for."""
 
 
 def cases_csv(records: Sequence[CaseRecord], foreground: Sequence[str]) -> str:
@@ -63,6 +64,8 @@ def table(
     """
     mean = summary["mean"]
     shown = {key: name for key, name in SHOWN.items() if key in mean}
+    if by != "class":
+        shown.pop("classwise_ece", None)
     if mean.get("soft_ece") == mean.get("ece"):  # the soft reference is the hard one
         shown.pop("soft_ece", None)
 

@@ -17,7 +17,7 @@ def folders(tmp_path):
 
 
 def test_a_table_of_all_against_the_first(folders, capsys):
-    assert main(["compare", *folders, "--resamples", "50", "--metrics", "dice,ece"]) == 0
+    assert main(["compare", *folders, "--resamples", "50", "--metrics", "dice, ece"]) == 0
     out = capsys.readouterr().out
     assert "b against a" in out
     assert "c against a" in out
@@ -47,7 +47,7 @@ def test_files_and_markdown(folders, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{a}"], "expected two evaluations or more, found one"),
+        (["{a}"], "nnunet-dml compare: {a}: expected two evaluations or more, found one"),
         (["{a}", "{a}"], "found it twice"),
         (["{a}", "{tmp}"], "summary.json: expected a file, found none"),
         (["{a}", "{b}", "--baseline", "{tmp}"], "expected one of the evaluations given"),
@@ -61,5 +61,5 @@ def test_bad_input_is_one_line_and_status_2(folders, tmp_path, capsys, arguments
     known = {"a": folders[0], "b": folders[1], "tmp": tmp_path}
     assert main(["compare", *(it.format(**known) for it in arguments)]) == 2
     err = capsys.readouterr().err
-    assert message in err
+    assert message.format(**known) in err
     assert err.count("\n") == 1

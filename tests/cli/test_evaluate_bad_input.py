@@ -83,7 +83,7 @@ def _labels(labels, **more):
 SPOILERS = {
     "reference missing": (
         lambda w: w.label("a").unlink(),
-        "a.nii.gz: expected a readable nii.gz file, found no file",
+        "labelsTr/a.nii.gz or labelsTs/a.nii.gz, found neither",
     ),
     "reference empty": (
         lambda w: w.label("a").write_bytes(b""),
@@ -167,7 +167,11 @@ SPOILERS = {
     ),
     "above one": (
         lambda w: w.write_npz("a", 0, 255 * w.probs["a"]),
-        "a.npz: expected probabilities in [0, 1], found values up to 2",
+        "a.npz: expected probabilities in [0, 1], found logits, or integers without their scale, by values up to 2",
+    ),
+    "logits above zero": (
+        lambda w: w.write_npz("a", 0, 25 + np.log(w.probs["a"])),
+        "a.npz: expected probabilities in [0, 1], found logits, or integers without their scale, by values up to 2",
     ),
     "no sum of one": (
         lambda w: w.write_npz("a", 0, 0.9 * w.probs["a"]),
@@ -221,6 +225,8 @@ def test_bad_input(eval_world, name):
         (("--thresholds", "0.5", "0.2"), "--thresholds: expected ascending levels, found 0.5 0.2"),
         (("--boundary", "2"), "--boundary: expected an odd number of voxels, found 2"),
         (("--surfaces", "--tolerance", "-1"), "--tolerance: expected millimetres, at least 0, found -1"),
+        (("--by", "case", "--csv"), "--by: expected a table to be printed, found --csv"),
+        (("--by", "fold", "--json"), "--by: expected a table to be printed, found --json"),
         (("-np", "0"), "-np: expected at least 1 process, found 0"),
     ],
 )
@@ -228,8 +234,21 @@ def test_options_out_of_range(eval_world, more, expected):
     eval_world.refuses(expected, more=more)
 
 
+def test_predictions_without_a_reference_are_listed_before_anything_is_measured(eval_world):
+    folder = eval_world.model / "fold_0" / "validation"
+    for case in "xyz":
+        shutil.copy(eval_world.npz("a", 0), folder / f"{case}.npz")
+    (folder / "b.npz").write_bytes(b"")
+    for source in (("--model", MODEL), ("--predictions", str(folder))):
+        problems = eval_world.refuses(
+            f"{folder / 'x.npz'}: expected its reference in {eval_world.raw}", source=source
+        )
+        assert len(problems) == 3
+        assert not eval_world.out.exists()
+
+
 def test_many_bad_files_are_listed_together(eval_world):
-    eval_world.label("a").unlink()
+    eval_world.label("a").write_bytes(b"")
     eval_world.npz("b", 0).write_bytes(b"")
     _truncate(eval_world.rater("c", 0))
     _truncate(eval_world.rater("c", 2))
@@ -239,7 +258,7 @@ def test_many_bad_files_are_listed_together(eval_world):
 
 def test_status_2_and_no_traceback(eval_world, capsys):
     eval_world.npz("a", 0).write_bytes(b"")
-    eval_world.label("c").unlink()
+    eval_world.label("c").write_bytes(b"")
     status = main(["evaluate", "-d", "7", "--model", MODEL, "-o", str(eval_world.out), "-np", "1"])
     error = capsys.readouterr().err
     assert status == 2
@@ -276,6 +295,17 @@ def test_nnunets_own_summary_is_not_overwritten(tmp_path):
         summary.check_writable(theirs.parent)
     theirs.write_text('{"source": "ours"}')
     summary.check_writable(theirs.parent)
+
+
+def test_a_models_folder_is_not_written_into(eval_world):
+    (eval_world.model / "plans.json").write_text("{}")
+    eval_world.out = eval_world.model
+    before = sorted(eval_world.root.rglob("*"))
+    with pytest.raises(
+        InputError, match=r"expected a folder for evaluations, found one of nnU-Net's .* Give another"
+    ):
+        eval_world.run()
+    assert sorted(eval_world.root.rglob("*")) == before
 
 
 def test_regions_in_a_file_of_classes(environment):

@@ -79,6 +79,12 @@ def test_what_is_printed(eval_world, capsys):
     assert table() == ["fold 0", "fold 1", "all", "core", "rim"]
     assert table("--by", "fold") == ["fold 0", "fold 1", "all"]
     assert table("--by", "class") == ["all", "core", "rim"]
+    for by, shown in (("class", True), ("fold", False)):
+        eval_world.run("--by", by)
+        assert ("ECE of class" in capsys.readouterr().out) == shown
+    source = ("--predictions", str(eval_world.model / "fold_0" / "validation"))
+    eval_world.run("--by", "fold", source=source)
+    assert "Note: a folder of predictions has no folds." in capsys.readouterr().out
     assert table("--by", "case") == ["a", "b", "c", "d", "all"]
     eval_world.run("--csv")
     assert capsys.readouterr().out == (eval_world.out / "cases.csv").read_text()
@@ -133,6 +139,33 @@ def test_any_folder_of_predictions_and_a_model_by_path(eval_world):
     assert [{**r, "fold": "0"} for r in eval_world.rows()] == expected
     assert any("2 of 4 labelled cases have no prediction: c, d" in it for it in eval_world.summary()["notes"])
     assert sorted(it.stem for it in (eval_world.out / "cases").iterdir()) == ["a", "b"]
+
+
+def test_cases_without_prediction_are_all_in_the_summary(eval_world, capsys):
+    for case in "efghij":
+        eval_world.write(eval_world.label(case), eval_world.consensus["a"])
+    eval_world.run("--by", "class")
+    said = "6 of 10 labelled cases have no prediction: e, f, g, h, i"
+    assert f"{said}, … (6 in all)" in capsys.readouterr().out
+    assert eval_world.summary()["notes"] == [f"{said}, j"]
+
+
+def test_references_of_test_cases(eval_world):
+    eval_world.run()
+    expected = eval_world.rows()
+    tests = eval_world.raw / "labelsTs"
+    tests.mkdir()
+    for case in "bcd":
+        eval_world.label(case).rename(tests / f"{case}.nii.gz")
+    eval_world.write(tests / "e.nii.gz", eval_world.consensus["a"])
+    image = eval_world.raw / "imagesTs" / "b_0000.nii.gz"
+    eval_world.write(image, np.zeros((6, 7), np.uint8))
+    eval_world.run()
+    assert eval_world.rows() == expected
+    notes = eval_world.summary()["notes"]
+    assert notes == ["the reference of 3 cases is in labelsTs", "1 of 5 labelled cases have no prediction: e"]
+    sources = json.loads((eval_world.out / "cases" / "b.json").read_text())["sources"]
+    assert sources["images"] == [str(image)]
 
 
 def test_a_folder_that_is_there_comes_before_a_name(eval_world, monkeypatch):

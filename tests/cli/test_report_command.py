@@ -27,6 +27,10 @@ def folders(tmp_path):
         (["{a}", "-o", "{tmp}/gone/r.html"], "gone, found none. Make it"),
         (["{a}", "-o", "{tmp}/r.pdf"], "expected a file that ends in .html or .htm, found .pdf"),
         (["{a}", "-o", "{tmp}/r.html", "--markdown", "{tmp}"], "expected a file, found a folder"),
+        (
+            ["{a}", "-o", "{tmp}/r.html", "--latex", "{tmp}/b/../r.html"],
+            "expected another file than -o, found the same",
+        ),
         (["{a}", "-o", "{tmp}/r.html", "--figures", "{a}/summary.json"], "expected a folder, found a file"),
         (
             ["{a}", "{b}", "-o", "{tmp}/r.html", "--calibrated", "{b}"],

@@ -96,7 +96,15 @@ def test_bad_maps(solid):
     bad(solid, lambda it: write_map(it, other), where + "2 channels of shape (3, 5, 4)", "found 2 of")
     bad(solid, lambda it: write_map(it, fractions, spacing=2.0), where + "spacing (1, 1, 1) of")
     bad(solid, lambda it: write_map(it, 20 * fractions - 9), where + "probabilities in [0, 1], found logits")
-    bad(solid, lambda it: write_map(it, fractions * 255), "found values up to 2", "scl_slope")
+    bad(solid, lambda it: write_map(it, fractions * 255), "by values up to 2", "scl_slope")
+    whole = solid.probs["a"]
+    bad(
+        solid,
+        lambda it: write_map(it, whole),
+        where + "2 channels",
+        "found 3 of",
+        "The background is left out.",
+    )
     bad(solid, lambda it: write_map(it, np.ones((2, 3, 5, 4)) * 0.6), "sum to at most 1", "a sum of 1.2")
     nothing = np.where(np.arange(4) == 1, np.nan, fractions)
     bad(solid, lambda it: write_map(it, nothing), "fractions in [0, 1], found NaN in 30 values")
@@ -139,6 +147,9 @@ def test_folders_of_maps_and_of_segmentations(solid):
 
 def test_a_folder_of_nothing_but_segmentations(solid):
     with pytest.raises(InputError, match=r"found 4 segmentations\. Predict with `nnUNetv2_predict"):
+        of_folder(solid.raw / "labelsTr")
+    (solid.raw / "labelsTr" / "probabilities").mkdir()
+    with pytest.raises(InputError, match=r"found 4 segmentations\. Give .*labelsTr/probabilities\.$"):
         of_folder(solid.raw / "labelsTr")
 
 

@@ -76,6 +76,27 @@ def test_records_of_cases_that_are_gone_are_removed(eval_world):
     assert {row["case"] for row in eval_world.rows()} == {"a", "c", "d"}
 
 
+def test_files_of_others_are_neither_removed_nor_written_over(eval_world, measured):
+    mine = eval_world.out / "cases" / "mine.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("{}")
+    with pytest.raises(
+        InputError, match=r"mine\.json: expected the record of a case, found .* or give another -o"
+    ):
+        eval_world.run()
+    mine.rename(mine.with_name("a.json"))  # as a case is called
+    with pytest.raises(InputError, match=r"a\.json: expected the record of a case"):
+        eval_world.run()
+    assert measured == []
+    assert [it.read_text() for it in eval_world.out.rglob("*.json")] == ["{}"]
+    (mine.parent / "a.json").unlink()
+    eval_world.run()
+    (mine.parent / "b.json").unlink()
+    mine.write_text("{}")
+    with pytest.raises(InputError, match=r"mine\.json: expected the record of a case"):
+        eval_world.run()
+
+
 def test_a_case_that_moved_to_another_fold(eval_world, measured):
     eval_world.run()
     measured.clear()
