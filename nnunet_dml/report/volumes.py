@@ -12,8 +12,8 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import read_json
 from nnunet_dml._images import read, read_mask
+from nnunet_dml.evaluation.dataset import RawDataset, read_dataset
 from nnunet_dml.evaluation.records import CaseRecord
 
 Array = npt.NDArray[Any]
@@ -31,7 +31,7 @@ class Volumes:
     reference: Bools
     """`(K, z, y, x)`, the hard one."""
     soft: Array
-    """`(K, z, y, x)`, fractions."""
+    """`(K, z, y, x)`, fractions; of the raters those who did not abstain at the voxel."""
     probs: Array
     """`(K, z, y, x)`."""
     prediction: Bools
@@ -55,25 +55,27 @@ def read_volumes(record: CaseRecord, classes: Sequence[str]) -> Volumes:
     """
     sources = record.sources
     notes: list[str] = []
-    members = _members(Path(sources.reference), classes)
-    overlap = any(len(values) > 1 for values in members)
+    dataset = _dataset(Path(sources.reference), classes)
+    members = dataset.members
     labels = _three_axes(read_mask(Path(sources.reference))[0])
     reference = _masks(labels, members)
-    probs, prediction = _probabilities(Path(sources.prediction), reference.shape, overlap=overlap)
+    probs, prediction = _probabilities(Path(sources.prediction), reference.shape, dataset)
     raters = {}
+    voted = np.zeros(reference.shape[1:], np.float32)
     for name, path in sources.raters.items():
         try:
             mask = _three_axes(read_mask(Path(path))[0])
             _check_shape(Path(path), mask.shape, reference.shape[1:])
             raters[name] = _masks(mask, members)
+            voted += mask != (-1 if dataset.ignore_label is None else dataset.ignore_label)
         except InputError as error:
             notes.append(f"Rater {name}: {error.problems[0]}")
     soft: Array = reference
     if raters:
-        soft = np.asarray(np.mean(list(raters.values()), axis=0, dtype=np.float32))
+        soft = np.sum(list(raters.values()), axis=0, dtype=np.float32) / np.maximum(voted, 1)
     if sources.soft:
         try:
-            soft, _ = _probabilities(Path(sources.soft), reference.shape, overlap=overlap)
+            soft = _soft(Path(sources.soft), reference.shape, dataset)
         except InputError as error:
             notes.append(f"Soft reference: {error.problems[0]}")
     image = None
@@ -87,28 +89,56 @@ def read_volumes(record: CaseRecord, classes: Sequence[str]) -> Volumes:
     return Volumes(image, raters, reference, soft.astype(np.float32), probs, prediction, notes)
 
 
-def _members(reference: Path, classes: Sequence[str]) -> list[list[int]]:
-    """The label values of each class or region: those of dataset.json where it is there, else 1, 2, … in order."""
-    path = reference.parent.parent / "dataset.json"
-    labels = read_json(path).get("labels") if path.is_file() else None
-    if isinstance(labels, dict) and set(classes) <= set(labels):
-        values = [labels[name] for name in classes]
-        return [it if isinstance(it, list) else [it] for it in values]
-    return [[k] for k in range(1, len(classes) + 1)]
+def _dataset(reference: Path, classes: Sequence[str]) -> RawDataset:
+    """What the labels mean: as dataset.json says where it is there, else 1, 2, … in order."""
+    folder = reference.parent.parent
+    if (folder / "dataset.json").is_file():
+        found = read_dataset(folder)
+        if found.foreground == tuple(classes):
+            return found
+    return RawDataset(folder, ("background", *classes), None, "")
 
 
 def _masks(labels: Array, members: Sequence[Sequence[int]]) -> Bools:
     return np.stack([np.isin(labels, list(values)) for values in members])
 
 
-def _probabilities(path: Path, shape: tuple[int, ...], *, overlap: bool) -> tuple[Array, Bools]:
-    """Probabilities of the foreground and the hard prediction, both of this shape `(K, z, y, x)`.
+def _probabilities(path: Path, shape: tuple[int, ...], dataset: RawDataset) -> tuple[Array, Bools]:
+    """Probabilities of the foreground and the hard prediction as it was measured, both of this shape `(K, z, y, x)`."""
+    if not dataset.regions:
+        channels = _classes(path, shape)
+        greatest = channels.argmax(axis=0)
+        return channels[1:], np.stack([greatest == c for c in range(1, len(channels))])
+    channels = _channels(path, shape)
+    _check_shape(path, channels.shape, shape)
+    labels = np.zeros(shape[1:], np.int64)
+    for label, region in zip(dataset.regions_class_order, channels, strict=True):
+        labels[region > 0.5] = label
+    return channels, _masks(labels, dataset.members)
+
+
+def _soft(path: Path, shape: tuple[int, ...], dataset: RawDataset) -> Array:
+    """The shares of classes or regions, `(K, z, y, x)`, from a map of the labels' shares."""
+    labels = _classes(path, (dataset.labels - 1, *shape[1:]))
+    return np.stack([labels[list(own)].sum(0) for own in dataset.members])
+
+
+def _classes(path: Path, shape: tuple[int, ...]) -> Array:
+    """Shares of classes, `(1 + K, z, y, x)`; the background is the rest where the file lacks it.
 
     Args:
-        path: nnU-Net's `.npz`, with the background unless the classes are regions; or an image without it.
+        path: nnU-Net's `.npz`, with the background, or an image without it.
         shape: `(K, z, y, x)`.
-        overlap: Whether the classes are regions, each for itself.
     """
+    channels = _channels(path, shape)
+    if channels.shape == (shape[0] + 1, *shape[1:]):
+        return channels
+    _check_shape(path, channels.shape, shape)
+    return np.concatenate([1 - channels.sum(axis=0, keepdims=True), channels])
+
+
+def _channels(path: Path, shape: tuple[int, ...]) -> Array:
+    """`(channels, z, y, x)`, z is 1 in 2D."""
     if path.suffix == ".npz":
         channels = _read_npz(path)
     else:
@@ -118,17 +148,7 @@ def _probabilities(path: Path, shape: tuple[int, ...], *, overlap: bool) -> tupl
             channels = np.moveaxis(channels, -1, 0)
         if channels.ndim == len(shape) - 1 or (channels.ndim == 2 and shape[1] == 1):
             channels = channels[None]
-    if channels.ndim == 3 and shape[1] == 1:
-        channels = channels[:, None]
-    whole = channels.shape == (shape[0] + 1, *shape[1:])  # with the background
-    if not whole:
-        _check_shape(path, channels.shape, shape)
-    if not whole and shape[0] > 1 and not overlap:  # classes without their background, which is the rest
-        channels, whole = np.concatenate([1 - channels.sum(axis=0, keepdims=True), channels]), True
-    if whole:
-        greatest = channels.argmax(axis=0)
-        return channels[1:], np.stack([greatest == c for c in range(1, len(channels))])
-    return channels, channels > 0.5
+    return channels[:, None] if channels.ndim == 3 and shape[1] == 1 else channels
 
 
 def _read_npz(path: Path) -> Array:

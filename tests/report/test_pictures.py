@@ -59,7 +59,8 @@ def test_arrays_of_classes(tmp_path):
 
 def test_arrays_of_regions_and_of_probability_maps(tmp_path):
     labels = {"background": 0, "whole": [1, 2], "core": [2]}
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
+    content = {"labels": labels, "file_ending": ".nii.gz", "regions_class_order": [1, 2]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
     reference = write(np.array([[[0, 1, 2]]], np.uint8), tmp_path / "labelsTr" / "x.nii.gz")
     probs = np.array([[0.1, 0.6, 0.9], [0.0, 0.55, 0.8]], np.float32)[:, None, None]
     np.savez(tmp_path / "x.npz", probabilities=probs)
@@ -68,10 +69,42 @@ def test_arrays_of_regions_and_of_probability_maps(tmp_path):
     np.testing.assert_array_equal(got.prediction[:, 0, 0], [[0, 1, 1], [0, 1, 1]])
     assert (got.soft == got.reference).all()
     # a channel per foreground class, the background is the rest: no class reaches a half in the middle
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "whole": 1, "core": 2}}))
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({**content, "labels": {"background": 0, "whole": 1, "core": 2}})
+    )
     maps = np.array([[0.1, 0.4, 0.1], [0.0, 0.35, 0.8]], np.float32)[:, None, None]
     got = read_volumes(record(Sources(write(maps, tmp_path / "maps.nii.gz"), reference)), ["whole", "core"])
     np.testing.assert_array_equal(got.prediction[:, 0, 0], [[0, 1, 0], [0, 0, 1]])
+
+
+def test_regions_are_drawn_as_they_are_measured(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    content = {"labels": labels, "file_ending": ".nii.gz", "regions_class_order": [1, 2]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    reference = write(np.array([[[0, 1, 2]]], np.uint8), tmp_path / "labelsTr" / "x.nii.gz")
+    probs = np.array([[0.9, 0.6, 0.2], [0.0, 0.1, 0.8]], np.float32)[:, None, None]
+    np.savez(tmp_path / "x.npz", probabilities=probs)
+    fractions = np.array([[0.1, 0.5, 0.25], [0.0, 0.25, 0.75]], np.float32)[
+        :, None, None
+    ]  # of the labels 1, 2
+    soft = write(fractions, tmp_path / "softlabelsTr" / "x.nii.gz")
+    got = read_volumes(record(Sources(str(tmp_path / "x.npz"), reference, soft)), ["whole", "core"])
+    # a core without the whole around it is label 2, which belongs to both
+    np.testing.assert_array_equal(got.prediction[:, 0, 0], [[1, 1, 1], [0, 0, 1]])
+    np.testing.assert_allclose(got.soft[:, 0, 0], [[0.1, 0.75, 1], [0, 0.25, 0.75]])
+    assert not [it for it in got.notes if "Soft" in it]
+
+
+def test_a_rater_who_abstains_is_no_part_of_the_soft_reference(tmp_path):
+    content = {"labels": {"background": 0, "lesion": 1, "ignore": 2}, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    votes = np.array([[0, 1, 1, 2], [0, 0, 2, 2]], np.uint8)[:, None, None]
+    files = {name: write(vote, tmp_path / f"{name}.nii.gz") for name, vote in zip("ab", votes, strict=True)}
+    reference = write(votes[0], tmp_path / "labelsTr" / "x.nii.gz")
+    p = np.full((1, 1, 4), 0.3, np.float32)
+    np.savez(tmp_path / "x.npz", probabilities=np.stack([1 - p, p]))
+    got = read_volumes(record(Sources(str(tmp_path / "x.npz"), reference, "", files)), ["lesion"])
+    np.testing.assert_allclose(got.soft[0, 0, 0], [0, 0.5, 1, 0])
 
 
 def test_two_dimensions_and_colours(tmp_path):
