@@ -57,6 +57,9 @@ def read_splits(path: Path) -> list[dict[str, list[str]]]:
 
 
 def _read_any_json(path: Path, todo: str) -> Any:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        found = "a folder" if path.is_dir() else "something else under that name"
+        raise InputError(problem(path, expected="a file", found=found, todo=todo))
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -108,6 +111,9 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         path: The folder to make.
         replace: Whether an existing folder is replaced. Otherwise `FileExistsError` is raised, before the block
             or, where another process has made the folder meanwhile, after it.
+
+    Raises:
+        InputError: There is a file of that name.
     """
     path = Path(path)
     _refuse_existing(path, replace)
@@ -164,6 +170,9 @@ def _prefix() -> str:
 def _refuse_existing(path: Path, replace: bool) -> None:
     if path.exists() and not replace:
         raise FileExistsError(f"{path} exists already")
+    if path.exists() and not path.is_dir():
+        todo = "Remove it or move it away."
+        raise InputError(problem(path, expected="a folder or none", found="a file", todo=todo))
 
 
 def _is_running(pid: int) -> bool:

@@ -170,6 +170,9 @@ def _check_range(path: Path, low: float, high: float, values: npt.NDArray[Any]) 
 
 
 def _read_array(path: Path) -> npt.NDArray[Any]:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        found = "something else under that name"
+        raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT))
     try:
         with path.open("rb") as file:  # which NumPy would leave open where it is damaged
             content = np.load(file, allow_pickle=False)
