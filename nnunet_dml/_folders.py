@@ -48,8 +48,8 @@ def find_dataset(name_or_id: str | int, root: Path) -> Path:
     """
     text = str(name_or_id)
     there = sorted(path.name for path in root.glob("Dataset*") if path.is_dir())
-    if text.isdigit():
-        matches = [name for name in there if name.startswith(f"Dataset{int(text):03d}_")]
+    if text.isdecimal():
+        matches = [name for name in there if name.startswith(f"Dataset{text.lstrip('0').zfill(3)}_")]
     else:
         matches = [name for name in there if name in (text, f"Dataset{text}")]
     if len(matches) == 1:
@@ -59,7 +59,7 @@ def find_dataset(name_or_id: str | int, root: Path) -> Path:
         raise InputError(problem(root, expected=expected, found=found, todo="Remove or rename one."))
     found = ", ".join(there) or "none at all"
     todo = "Check the id or name, and the folder's variable."
-    raise InputError(problem(root, expected=f"a data set {text}", found=found, todo=todo))
+    raise InputError(problem(root, expected=f"a data set {text[:80]}", found=found, todo=todo))
 
 
 def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path]:
@@ -72,11 +72,33 @@ def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path
 
 
 def listed_raters(dataset_json: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Each case's raters as `nnunet-dml convert` noted them in dataset.json; empty where it did not."""
+    """Each case's raters as `nnunet-dml convert` noted them in dataset.json; empty where it did not.
+
+    Raises:
+        InputError: Something else than names is listed.
+    """
     try:
-        return {case: list(entry["raters"]) for case, entry in dataset_json["nnunet_dml"]["cases"].items()}
+        listed = {case: list(entry["raters"]) for case, entry in dataset_json["nnunet_dml"]["cases"].items()}
     except (KeyError, TypeError, AttributeError):
         return {}
+    for case, raters in listed.items():
+        if not all(isinstance(it, str) for it in raters):
+            where, todo = f"nnunet_dml.cases.{case}.raters in dataset.json", "Convert the data set again."
+            raise InputError(problem(where, expected="names of raters", found=repr(raters), todo=todo))
+    return listed
+
+
+def label_numbers(value: Any) -> tuple[int, ...]:
+    """The integers of a label or of a region, as dataset.json has them.
+
+    Raises:
+        TypeError: It is neither a number nor a list of some.
+        ValueError: There are other numbers than whole ones of at least 0, or none.
+    """
+    numbers = value if isinstance(value, list) else [value]
+    if not numbers or any(isinstance(it, bool) or int(it) != it or it < 0 for it in numbers):
+        raise ValueError(f"label {value!r} is not an integer of at least 0")
+    return tuple(dict.fromkeys(int(it) for it in numbers))
 
 
 def all_rater_files(

@@ -12,10 +12,11 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -45,6 +46,24 @@ def split_ending(name: str) -> tuple[str, str]:
         if name.lower().endswith(ending) and len(name) > len(ending):
             return name[: -len(ending)], ending
     return name, ""
+
+
+def ending_of_dataset(dataset_json: Mapping[str, Any], path: Path) -> str:
+    """The `file_ending` of a data set.
+
+    Args:
+        dataset_json: What its dataset.json holds.
+        path: That file, for the message.
+
+    Raises:
+        InputError: It is missing or none of nnU-Net's.
+    """
+    ending = dataset_json.get("file_ending")
+    if not isinstance(ending, str) or ending not in ENDINGS:
+        expected = "one of nnU-Net's endings as `file_ending`"
+        todo = "Mend it or convert the data set again."
+        raise InputError(problem(path, expected=expected, found=repr(ending), todo=todo))
+    return ending
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Any
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import read_json
-from nnunet_dml._folders import all_rater_files, listed_raters
+from nnunet_dml._folders import all_rater_files, label_numbers, listed_raters
+from nnunet_dml._images import ending_of_dataset
 
 LABELS = ("labelsTr", "labelsTs")
 SOFT_MAPS = "softlabelsTr"
@@ -114,17 +115,16 @@ def read_dataset(folder: Path) -> RawDataset:
     path = folder / "dataset.json"
     content = read_json(path)
     try:
-        labels = {str(name): _labels(value) for name, value in content["labels"].items()}
-        ending = str(content["file_ending"])
+        labels = {str(name): label_numbers(value) for name, value in content["labels"].items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             problem(
                 path,
-                expected="`labels` (name: integer, or the list of a region's integers) and `file_ending` as nnU-Net "
-                "wants them",
+                expected="`labels` (name: integer, or the list of a region's integers) as nnU-Net wants them",
                 found=f"{type(error).__name__} {error}",
             )
         ) from None
+    ending = ending_of_dataset(content, path)
     if content.get("overwrite_image_reader_writer") == REORIENTING:
         raise InputError(_reoriented(path))
     shown = json.dumps(content["labels"])
@@ -208,11 +208,3 @@ def _reoriented(path: Path) -> str:
         f"{path}: predictions made with {REORIENTING} are not supported yet: their axes are those of "
         "the reoriented image, not of the files in labelsTr."
     )
-
-
-def _labels(value: Any) -> tuple[int, ...]:
-    """The integers of a label or of a region."""
-    numbers = value if isinstance(value, list) else [value]
-    if not numbers or any(isinstance(it, bool) or int(it) != it or it < 0 for it in numbers):
-        raise ValueError(f"label {value!r} is not an integer of at least 0")
-    return tuple(dict.fromkeys(int(it) for it in numbers))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
 from nnunet_dml._folders import all_rater_files, listed_raters
-from nnunet_dml._images import ENDINGS, PICTURES, Grid, misfits, read_mask, split_ending
+from nnunet_dml._images import PICTURES, Grid, ending_of_dataset, misfits, read_mask, split_ending
 from nnunet_dml._parallel import each
 
 
@@ -84,10 +84,7 @@ def of_dataset(folder: Path) -> Raters:
     path = folder / "dataset.json"
     content = read_json(path)
     classes = _classes(content.get("labels"), path)
-    ending = content.get("file_ending")
-    if not isinstance(ending, str) or ending not in ENDINGS:
-        expected = "one of nnU-Net's endings as `file_ending`"
-        raise InputError(problem(path, expected=expected, found=repr(ending)))
+    ending = ending_of_dataset(content, path)
     listed = listed_raters(content)
     labelled = {file.name.removesuffix(ending) for file in (folder / "labelsTr").glob(f"*{ending}")}
     annotated = {sub.name for sub in (folder / "ratersTr").glob("*") if sub.is_dir()}

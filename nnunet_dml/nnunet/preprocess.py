@@ -7,6 +7,7 @@ stored shape. The result stands in `<data_identifier>_soft/<source>/<case>.b2nd`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import clear_leftovers, read_json
-from nnunet_dml._folders import environment_folder, find_dataset, listed_raters
+from nnunet_dml._folders import environment_folder, find_dataset, label_numbers, listed_raters
+from nnunet_dml._images import ending_of_dataset
 from nnunet_dml._parallel import each
 from nnunet_dml.labels.storage import open_soft_map
 from nnunet_dml.nnunet import soft_maps, unlabelled, user_maps
@@ -40,32 +42,50 @@ def read_plans(path: Path, dataset: str) -> PlansManager:
             raise ValueError("transpose_forward or transpose_backward that are no orders of three axes")
         for name in plans.available_configurations:
             it = plans.get_configuration(name)
-            _ = it.data_identifier, it.spacing, it.patch_size, it.resampling_fn_probabilities
+            _check_configuration(name, it.data_identifier, it.spacing, it.patch_size)
+            _ = it.resampling_fn_probabilities
     except Exception as error:  # whatever goes wrong where something is missing
         found = soft_maps.first_line(error)
         raise InputError(problem(path, expected="nnU-Net's plans", found=found, todo=todo)) from None
     return plans
 
 
+def _check_configuration(name: str, data_identifier: Any, spacing: Any, patch_size: Any) -> None:
+    """Raise `ValueError` unless they are what nnU-Net plans: a plain name, and numbers above 0 for two or three axes."""
+    if not isinstance(data_identifier, str) or not re.fullmatch(r"[^/\\\0]+", data_identifier.strip(".")):
+        raise ValueError(f"data_identifier {data_identifier!r} in {name}")
+    for key, values, kinds in (("spacing", spacing, (int, float)), ("patch_size", patch_size, (int,))):
+        if not (
+            isinstance(values, list)
+            and 2 <= len(values) <= 3
+            and all(type(it) in kinds and 0 < it < 1e6 for it in values)
+        ):
+            raise ValueError(f"{key} {values!r} in {name}")
+
+
 def read_labels(path: Path, plans: PlansManager) -> tuple[LabelManager, str, dict[str, list[str]]]:
     """A dataset.json's labels, file ending and raters by case."""
-    expected, todo = (
-        "`labels` and `file_ending` as nnU-Net wants them",
-        "Mend it or convert the data set again.",
-    )
+    expected, todo = "`labels` as nnU-Net wants them", "Mend it or convert the data set again."
     content = read_json(path, todo=todo)
     try:
+        for value in content["labels"].values():
+            label_numbers(value)
         labels = plans.get_label_manager(content)
-        file_ending = content["file_ending"]
-    except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         found = soft_maps.first_line(error)
         raise InputError(problem(path, expected=expected, found=found, todo=todo)) from None
-    if not isinstance(file_ending, str):
-        raise InputError(problem(path, expected=expected, found=f"file_ending {file_ending!r}", todo=todo))
     if labels.all_labels != list(range(len(labels.all_labels))):
         found = ", ".join(map(str, labels.all_labels))
         raise InputError(problem(path, expected="labels 0, 1, 2, …", found=found, todo="Renumber them."))
-    return labels, file_ending, listed_raters(content)
+    return labels, ending_of_dataset(content, path), listed_raters(content)
 
 
 def default_fusions(dataset: str) -> tuple[str, ...]:
@@ -163,6 +183,10 @@ def preprocess(
         stock = soft_maps.stock_dataset(folder, redo=redo)
         for fusion in fusions:
             out = soft_maps.folder(preprocessed, identifier, fusion)
+            for place in (out.parent, out):
+                if place.exists() and not place.is_dir():
+                    todo = "Remove it or move it away."
+                    problems.append(problem(place, expected="a folder or none", found="a file", todo=todo))
             work = jobs[configuration, fusion] = []
             for name in names:
                 try:

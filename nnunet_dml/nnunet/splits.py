@@ -13,6 +13,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml._folders import environment_folder, find_dataset
+from nnunet_dml._images import ending_of_dataset
 
 FILE = "splits_final.json"
 SEED = 12345  # nnU-Net's own
@@ -81,9 +82,7 @@ def write_splits(
     """
     raw = find_dataset(dataset, environment_folder("nnUNet_raw"))
     described = read_json(raw / "dataset.json")
-    if not isinstance(described.get("file_ending"), str):
-        expected, found = "`file_ending` as nnU-Net wants it", repr(described.get("file_ending"))
-        raise InputError(problem(raw / "dataset.json", expected=expected, found=found))
+    ending_of_dataset(described, raw / "dataset.json")
     cases = list(get_filenames_of_train_images_and_targets(str(raw), described))
     splits = split_by_group(cases, pattern, folds=folds)
     path = environment_folder("nnUNet_preprocessed", must_exist=False) / raw.name / FILE

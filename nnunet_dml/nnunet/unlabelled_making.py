@@ -18,6 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder, clear_leftovers, read_json
+from nnunet_dml._images import ending_of_dataset
 from nnunet_dml._parallel import each
 from nnunet_dml.nnunet import unlabelled
 from nnunet_dml.nnunet.preprocess import find_arrays
@@ -64,12 +65,13 @@ def preprocess_unlabelled(
     arrays = find_arrays(dataset, plans_name, configurations)
     described = read_json(arrays.raw / "dataset.json")
     try:
-        channels, ending = unlabelled.channel_count(described), str(described["file_ending"])
+        channels = unlabelled.channel_count(described)
     except (KeyError, TypeError) as error:
-        expected = "`channel_names` and `file_ending` as nnU-Net wants them"
+        expected = "`channel_names` as nnU-Net wants them"
         raise InputError(
             problem(arrays.raw / "dataset.json", expected=expected, found=first_line(error))
         ) from None
+    ending = ending_of_dataset(described, arrays.raw / "dataset.json")
     cases = unlabelled.raw_cases(arrays.raw, ending, channels)
     rows, work = [], []
     for identifier, configuration in arrays.configurations.items():

@@ -225,9 +225,9 @@ def test_shares_of_fractional_voxels_are_those_of_one_region(world):
     ("labels", "words"),
     [
         ({"background": 0, "whole": [1, 3], "core": 3}, "expected labels 0, 1, 2, …, found 0, 1, 3"),
-        ({"core": 1}, "expected `labels` and `file_ending` as nnU-Net wants them, found RuntimeError"),
-        ([], "expected `labels` and `file_ending`"),
-        (None, "expected `labels` and `file_ending`"),
+        ({"core": 1}, "expected `labels` as nnU-Net wants them, found RuntimeError"),
+        ([], "expected `labels` as nnU-Net"),
+        (None, "expected `labels` as nnU-Net"),
     ],
 )
 def test_labels_that_cannot_be_soft_are_refused_before_any_work(world, labels, words):
