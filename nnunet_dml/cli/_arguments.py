@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
+
+
+def whole_number(text: str) -> int | None:
+    """A number of at most nine digits; None where it is none."""
+    return int(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
     """`-np`, as in nnU-Net's own commands."""
-    text = os.environ.get("nnUNet_def_n_proc", "")
     parser.add_argument(
         "-np",
         "--num-processes",
         dest="processes",
         type=int,
-        default=int(text) if text.isdigit() else 2,
+        default=whole_number(os.environ.get("nnUNet_def_n_proc", "")) or 2,
         metavar="N",
         help="worker processes (default: $nnUNet_def_n_proc, else 2)",
     )
@@ -52,7 +58,10 @@ def teacher_assignments(args: argparse.Namespace) -> dict[str, str]:
         dataset = find_dataset(args.dataset, environment_folder("nnUNet_preprocessed")).name
         chosen["model"] = find(args.teacher, dataset)
     if args.teacher_folds is not None:
-        folds = ", ".join(it if it.isdigit() else f'"{it}"' for it in args.teacher_folds)
+        numbers = (whole_number(it) for it in args.teacher_folds)
+        folds = ", ".join(
+            json.dumps(text if n is None else n) for text, n in zip(args.teacher_folds, numbers, strict=True)
+        )
         chosen["folds"] = "same" if args.teacher_folds == ["same"] else f"[{folds}]"
     flags = {"model": "--teacher", "folds": "--teacher-folds"}
     return {

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunet_dml.cli._arguments import add_processes
+from nnunet_dml.cli._arguments import add_processes, whole_number
 
 if TYPE_CHECKING:
     from nnunet_dml.benchmark.grid import Grid
@@ -132,4 +132,5 @@ def _parameter(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise InputError(problem("--slurm", expected="NAME=VALUE", found=text))
-    return name, int(value) if value.isdigit() else value
+    number = whole_number(value)
+    return name, value if number is None else number

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
+
+from nnunet_dml.cli._arguments import whole_number
 
 HELP = "Paired differences of two or more evaluations, with confidence intervals and corrected tests."
 
@@ -46,12 +49,18 @@ def add_bootstrap(parser: argparse.ArgumentParser, resamples: int) -> None:
     """The bootstrap's options."""
     parser.add_argument(
         "--resamples",
-        type=_positive,
+        type=partial(_number, low=1, high=1_000_000),
         default=resamples,
         metavar="N",
         help=f"of the bootstrap over cases (default: {resamples})",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap (default: 0)")
+    parser.add_argument(
+        "--seed",
+        type=partial(_number, low=0, high=999_999_999),
+        default=0,
+        metavar="N",
+        help="of the bootstrap (default: 0)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -108,7 +117,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 1, found {text!r}")
-    return int(text)
+def _number(text: str, *, low: int, high: int) -> int:
+    number = whole_number(text)
+    if number is None or not low <= number <= high:
+        raise argparse.ArgumentTypeError(f"expected a number from {low} to {high}, found {text[:80]!r}")
+    return number

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.cli._arguments import add_processes
+from nnunet_dml.cli._arguments import add_processes, whole_number
 
 HELP = "Make an nnU-Net raw dataset from challenge folders or several raters' masks."
 
@@ -193,8 +193,9 @@ def _parse_labels(items: list[str]) -> dict[str, int | None]:
     labels: dict[str, int | None] = {}
     for item in items:
         name, sign, value = item.partition("=")
-        if not name or (sign and not (value.isascii() and value.isdigit())) or name in labels:
+        number = whole_number(value)
+        if not name or (sign and number is None) or name in labels:
             expected = "NAME=VALUE with each name once and a whole number"
-            raise InputError(problem("--labels", expected=expected, found=repr(item)))
-        labels[name] = int(value) if sign else None
+            raise InputError(problem("--labels", expected=expected, found=repr(item[:80])))
+        labels[name] = number
     return labels

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from nnunet_dml.cli._arguments import add_processes
+from nnunet_dml.cli._arguments import add_processes, whole_number
 
 HELP = "How much the raters of a dataset agree: Dice, kappa, volumes, disputed voxels, and pictures of them."
 
@@ -90,6 +90,7 @@ def _pictures(text: str) -> int:
     """How many pictures the argument asks for."""
     if text in ("all", "none"):
         return sys.maxsize if text == "all" else 0
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number, all or none, found {text!r}")
-    return int(text)
+    number = whole_number(text)
+    if number is None:
+        raise argparse.ArgumentTypeError(f"expected a number, all or none, found {text[:80]!r}")
+    return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_dml.cli._arguments import add_teacher, teacher_assignments
+from nnunet_dml.cli._arguments import add_teacher, teacher_assignments, whole_number
 
 HELP = "Predict the training cases with a teacher, calibrate it, store what it says on the student's grid."
 
@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
 def _number(fold: str) -> int:
     from nnunet_dml._checks import InputError, problem
 
-    if not fold.isdigit():
-        raise InputError(problem("-f", expected="numbers of folds, or all", found=fold))
-    return int(fold)
+    number = whole_number(fold)
+    if number is None:
+        raise InputError(problem("-f", expected="numbers of folds, or all", found=fold[:80]))
+    return number

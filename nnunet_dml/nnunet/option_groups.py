@@ -128,7 +128,7 @@ class LossOptions(OptionGroup):
         names = REDUCTIONS if isinstance(value, dict) else ("plans", *REDUCTIONS)
         if not set(weights) <= set(names) or not any(weights.values()) or min(weights.values()) < 0:
             raise ValueError(
-                f"bad value {value!r} of loss.reduction. Set plans, batch, image, class, or weights of at least 0 such "
+                f"bad value {value!r:.200} of loss.reduction. Set plans, batch, image, class, or weights of at least 0 such "
                 'as {"batch": 0.5, "class": 0.5}, one of them above 0.'
             )
         return value
@@ -219,7 +219,7 @@ class TeacherOptions(OptionGroup):
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value != "auto" and not (number and 0 < value < math.inf):
             raise ValueError(
-                f"bad value {value!r} of teacher.{info.field_name}. Set a number above 0, or auto."
+                f"bad value {value!r:.200} of teacher.{info.field_name}. Set a number above 0, or auto."
             )
         return value
 
@@ -234,7 +234,7 @@ class TeacherOptions(OptionGroup):
         listed = isinstance(folds, (list, tuple)) and len(folds) > 0
         if not listed or any(fold != "all" and (type(fold) is not int or fold < 0) for fold in folds):
             raise ValueError(
-                f"bad value {value!r} of teacher.folds. Set same, or folds such as [0] or [0, 1]."
+                f"bad value {value!r:.200} of teacher.folds. Set same, or folds such as [0] or [0, 1]."
             )
         return tuple(dict.fromkeys(folds))
 

@@ -110,12 +110,15 @@ def _value(options: Options, name: str) -> Any:
     return getattr(getattr(options, group), key)
 
 
-def parse_assignments(assignments: Iterable[str], flags: Mapping[str, str] | None = None) -> dict[str, Any]:
+def parse_assignments(
+    assignments: Iterable[str], flags: Mapping[str, str] | None = None, *, where: str = "--set"
+) -> dict[str, Any]:
     """Turn `group.name=value` strings into checked, typed, nested groups.
 
     Args:
         assignments: As given to `--set`.
         flags: More of them, by the flags that are short for them.
+        where: What has the assignments, for messages.
 
     Raises:
         InputError: Unknown or double names, or bad values; one line each.
@@ -127,7 +130,7 @@ def parse_assignments(assignments: Iterable[str], flags: Mapping[str, str] | Non
     nested: dict[str, Any] = {}
     places: dict[str, str] = {}
     problems = []
-    for flag, assignment in [*(("--set", it) for it in assignments), *(flags or {}).items()]:
+    for flag, assignment in [*((where, it) for it in assignments), *(flags or {}).items()]:
         name, equals, value = assignment.partition("=")
         if not equals or name not in valid:
             near = get_close_matches(name, valid, n=3)
@@ -148,7 +151,7 @@ def parse_assignments(assignments: Iterable[str], flags: Mapping[str, str] | Non
         options = Options.model_validate(nested)
     except ValidationError as error:
         raise InputError(
-            *(_line(it, places.get(".".join(map(str, it["loc"][:2])), "--set")) for it in error.errors())
+            *(_line(it, places.get(".".join(map(str, it["loc"][:2])), where)) for it in error.errors())
         ) from None
     return {
         group: {key: getattr(getattr(options, group), key) for key in keys} for group, keys in nested.items()
@@ -159,7 +162,7 @@ def _typed(value: str) -> Any:
     """A number, true, false or none as such; anything else as the text that it is."""
     try:
         return json.loads({"none": "null"}.get(value.lower(), value))
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -179,4 +182,4 @@ def _line(detail: Any, where: str) -> str:
         return f"{where}: unknown option {name!r}.{meant} `nnunet-dml configure --list` has them all."
     if detail["type"] == "value_error":
         return f"{where}: {detail['ctx']['error']}"
-    return f"{where}: bad value {detail['input']!r} of {name}. {detail['msg']}."
+    return f"{where}: bad value {detail['input']!r:.200} of {name}. {detail['msg']}."
