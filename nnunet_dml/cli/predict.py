@@ -180,8 +180,8 @@ def _check_device(device: str) -> None:
 
 
 def _check_checkpoints(model: Path, arguments: Sequence[str]) -> None:
-    """Refuse damaged weights, and files that hold code, before nnU-Net reads them."""
-    from nnunet_dml._checks import InputError
+    """Refuse missing and damaged weights, and files that hold code, before nnU-Net reads them."""
+    from nnunet_dml._checks import InputError, problem
     from nnunet_dml.nnunet.checkpoints import FINAL, load_checkpoint
 
     words: dict[str, list[str]] = {"-f": ["0", "1", "2", "3", "4"], "-chk": [FINAL]}  # nnU-Net's defaults
@@ -195,9 +195,11 @@ def _check_checkpoints(model: Path, arguments: Sequence[str]) -> None:
             words[option].append(word)
     problems: list[str] = []
     for path in (model / f"fold_{fold}" / name for fold in words["-f"] for name in words["-chk"]):
+        todo = "Restore the file, train the fold again, or leave it out (-f)."
         try:
-            if path.exists():  # nnU-Net names what is missing
-                load_checkpoint(path, todo="Restore the file, train the fold again, or leave it out (-f).")
+            if not path.is_file():
+                raise InputError(problem(path, expected="a checkpoint", found="no file", todo=todo))
+            load_checkpoint(path, todo=todo)
         except InputError as error:
             problems += error.problems
     if problems:

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from nnunet_dml.cli.main import main
 from nnunet_dml.evaluation import predictions
@@ -13,6 +14,12 @@ from tests.cli.calibration_world import DATASET, World
 from tests.conftest import nnunet_dml, run
 
 SPACING, ORIGIN, DIRECTION = (0.7, 1.3, 2.5), (3.0, -4.0, 5.5), (0.0, -1.0, 0, 1.0, 0.0, 0, 0, 0, 1)
+
+CHECKPOINT = {
+    "network_weights": {"w": torch.zeros(1)},
+    "trainer_name": "nnUNetTrainer",
+    "init_args": {"plans": {}, "configuration": "2d", "fold": 0, "dataset_json": {}},
+}  # which the stand-in does not read
 
 
 class Stock:
@@ -71,6 +78,10 @@ def make(root, monkeypatch, **options):
     for case in "ab":
         (root / "in").mkdir(exist_ok=True)
         write(root / "in" / f"{case}_0000{world.ending}", np.zeros((1, 12, 10), np.uint8))
+    for fold in (0, 1, 2, 3, 4, "all"):
+        (world.model / f"fold_{fold}").mkdir(exist_ok=True)
+        for name in ("checkpoint_final.pth", "best.pth"):
+            torch.save(CHECKPOINT, world.model / f"fold_{fold}" / name)
     world.stock = Stock(world)
     monkeypatch.setitem(sys.modules, "nnunet_dml.nnunet.stock_commands", world.stock)
     monkeypatch.chdir(root)
