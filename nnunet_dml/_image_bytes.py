@@ -6,11 +6,16 @@ import gzip
 import math
 import struct
 import zlib
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, cast
 
 import numpy as np
+
+SOMEWHERE = "voxels of more than 0 and less than 1e6 mm, and an origin of numbers"
+SET_IT = "Set it in the header."
+_HUGE = 1e6  # mm; no voxel is a kilometre long
 
 
 def missing_bytes(path: Path, kind: str) -> str:
@@ -48,6 +53,8 @@ class NiftiHeader(NamedTuple):
     offset: int  # of the first voxel
     end: int  # behind the last
     dtype: np.dtype
+    spacing: tuple[float, ...]  # of the axes in space
+    size: tuple[int, ...]  # the same
 
 
 def nifti_header(head: bytes) -> NiftiHeader | None:
@@ -57,10 +64,12 @@ def nifti_header(head: bytes) -> NiftiHeader | None:
             kind = struct.unpack_from(order + "i", head)[0]
             if kind == 348:
                 dims = struct.unpack_from(order + "8h", head, 40)
+                sizes = struct.unpack_from(order + "8f", head, 76)
                 code, bits = struct.unpack_from(order + "2h", head, 70)
                 offset = struct.unpack_from(order + "f", head, 108)[0]
             elif kind == 540:
                 dims = struct.unpack_from(order + "8q", head, 16)
+                sizes = struct.unpack_from(order + "8d", head, 104)
                 code, bits = struct.unpack_from(order + "2h", head, 12)
                 offset = struct.unpack_from(order + "q", head, 168)[0]
             else:
@@ -68,5 +77,29 @@ def nifti_header(head: bytes) -> NiftiHeader | None:
             # the type matters for plain floats only: 16 and 64 in the standard
             dtype = np.dtype(f"{order}f{bits // 8}") if code in (16, 64) else np.dtype("u1")
             count = math.prod(max(size, 1) for size in dims[1 : 1 + dims[0]])
-            return NiftiHeader(int(offset), int(offset) + count * bits // 8, dtype)
+            space = slice(1, 1 + min(dims[0], 3))
+            return NiftiHeader(int(offset), int(offset) + count * bits // 8, dtype, sizes[space], dims[space])
     return None
+
+
+def nowhere(path: Path, origin: Sequence[float]) -> str:
+    """What of a file's geometry cannot be, "" where all can.
+
+    SimpleITK reads a voxel size of 0 or NaN in a NIfTI file as 1 mm, without a word.
+
+    Args:
+        path: An image that can be read.
+        origin: Where SimpleITK says that it lies.
+    """
+    if not all(map(math.isfinite, origin)):
+        return f"origin ({', '.join(f'{it:g}' for it in origin)})"
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return ""
+    with open_unpacked(path) as file:
+        header = nifti_header(file.read(1024))
+    if header is None or all(
+        0 < abs(spacing) < _HUGE or size == 1
+        for spacing, size in zip(header.spacing, header.size, strict=True)
+    ):
+        return ""
+    return f"spacing ({', '.join(f'{it:g}' for it in header.spacing)})"

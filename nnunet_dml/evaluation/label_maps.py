@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnunet_dml._checks import InputError, problem, some
+from nnunet_dml._image_bytes import SET_IT, SOMEWHERE, nowhere
 from nnunet_dml._images import PICTURES, Grid, misfits, read_mask, split_ending
 from nnunet_dml.evaluation.dataset import RawDataset
 
@@ -59,6 +60,8 @@ def read_labels(path: Path, dataset: RawDataset, *, like: LabelMap | None = None
     if wrong := _strangers(array, allowed):
         expected = f"the labels {some(sorted(allowed), 20)} of dataset.json"
         raise InputError(problem(path, expected=expected, found=some(wrong)))
+    if like is None and (found := nowhere(path, grid.origin)):
+        raise InputError(problem(path, expected=SOMEWHERE, found=found, todo=SET_IT))
     if like is not None and (problems := misfits(path, grid, like.path, like.grid)):
         raise InputError(*problems)
     return LabelMap(path, array.astype(np.uint8 if max(allowed) < 256 else np.int32, copy=False), grid)

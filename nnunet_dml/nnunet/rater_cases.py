@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._image_bytes import SET_IT, SOMEWHERE, nowhere
 from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending
 from nnunet_dml.nnunet.layouts.cases import Case, Source, ending_of, load, parts_of, path_of
 
@@ -71,6 +72,9 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
         trouble = _image_trouble(image, source, last) or _window_trouble(image, reading.window)
         if trouble:
             facts.problems.append(problem(path, expected=trouble[0], found=trouble[1], todo=trouble[2]))
+            continue
+        if found := nowhere(path, image.GetOrigin()):
+            facts.problems.append(problem(path, expected=SOMEWHERE, found=found, todo=SET_IT))
             continue
         grid, channels = grid_of(image, last), _channel_count(image, last)
         if ending_of(source) in PICTURES:
@@ -162,6 +166,12 @@ def _misfits(
         return []
     parts, rows = parts_of(source), list[str]()
     for part in parts or (path_of(source),):
+        alone = part == image  # a case without an image
+        found = nowhere(part, mask.GetOrigin() if alone else ())
+        if found and (alone or not reading.repair_headers):
+            todo = SET_IT if alone else f"{SET_IT} --repair-headers copies the image's."
+            rows.append(problem(part, expected=SOMEWHERE, found=found, todo=todo))
+            continue
         grid = Grid.of(mask if len(parts) < 2 else read(part))
         last = len(facts.grid.size) == len(grid.size) + 1
         hint = "Where the image's last axis holds channels, use --channels-last." if last else ""

@@ -3,12 +3,17 @@
 import gzip
 import os
 import shutil
+from itertools import chain
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from tests.nnunet.convert_helpers import convert, folders_source, load, only, problems, save
+from tests.robustness import damage as by
+
+GEOMETRY = [(by.voxel_size(0.0), "(0, 0.75, 2)"), (by.voxel_size(float("nan")), "(nan, 0.75, 2)")]
+GEOMETRY += [(by.voxel_size(-1e30), "(-1e+30, 0.75, 2)"), (by.origin_nan, "(nan, ")]
 
 
 @pytest.fixture
@@ -54,6 +59,27 @@ class TestFiles:
         data = gzip.decompress((src / self.mask).read_bytes())
         (src / self.mask).write_bytes(gzip.compress(data[:-7]))
         self.check(raw, src, f"found {len(data) - 7} of {len(data)} bytes")
+
+    @pytest.mark.parametrize(("how", "found"), GEOMETRY)
+    def test_an_image_that_lies_nowhere(self, raw, src, how, found):
+        how(src / "images/a.nii.gz")
+        what = "origin" if how is by.origin_nan else "spacing"
+        self.check(raw, src, f"found {what} {found}", "Set it in the header.", where="images/a.nii.gz")
+
+    @pytest.mark.parametrize(("how", "found"), GEOMETRY[:3])
+    def test_a_mask_without_a_voxel_size(self, raw, src, how, found):
+        how(src / self.mask)
+        self.check(raw, src, f"found spacing {found}", "--repair-headers")
+        facts = convert(src, repair_headers=True).facts
+        assert [path for path, _ in chain(*(it.repaired for it in facts))] == [src / self.mask]
+
+    @pytest.mark.parametrize("repair", [False, True])
+    @pytest.mark.parametrize(("how", "found"), GEOMETRY)
+    def test_a_case_that_lies_nowhere(self, raw, src, how, found, repair):
+        for path in [src / "images/a.nii.gz", *src.glob("raters/*/a.nii.gz")]:
+            how(path)
+        assert problems(src, repair_headers=repair)[0].startswith(f"{src}/images/a.nii.gz: expected ")
+        assert not any("of " + str(src) in it for it in problems(src, repair_headers=repair))
 
     def test_text_file(self, raw, src, capfd):
         (src / self.mask).write_text("not an image\n" * 100)
