@@ -20,7 +20,8 @@ from nnunet_dml._files import atomic_file, read_json
 from nnunet_dml.evaluation.definitions import DEFINITIONS
 from nnunet_dml.evaluation.figures import OVERALL, PER_CLASS
 from nnunet_dml.evaluation.options import Options
-from nnunet_dml.evaluation.records import SUMMARY, CaseRecord
+from nnunet_dml.evaluation.records import CASES, SUMMARY, CaseRecord
+from nnunet_dml.evaluation.run import UNFINISHED
 from nnunet_dml.evaluation.tables import CASES_CSV, cases_csv
 from nnunet_dml.metrics import ece_from_counts, fine_grained
 from nnunet_dml.metrics.empty_cases import mean_of_defined
@@ -179,6 +180,17 @@ def check_writable(folder: Path) -> None:
         todo = "Give another -o."
         expected, found = "a summary of `nnunet-dml evaluate` or none", "another program's"
         raise InputError(problem(theirs, expected=expected, found=found, todo=todo))
+    taken = [folder] if folder.is_symlink() and not folder.exists() else []
+    taken += [it for it in (folder / CASES, folder / UNFINISHED) if it.exists() and not it.is_dir()]
+    if taken:
+        expected, todo = "a folder or none", "Remove it or give another -o."
+        found = "a link to nothing" if taken == [folder] else "a file"
+        raise InputError(*(problem(it, expected=expected, found=found, todo=todo) for it in taken))
+    if taken := [it for it in (folder / CASES_CSV, folder / SUMMARY) if it.is_dir()]:
+        todo = "Remove it or give another -o."
+        raise InputError(
+            *(problem(it, expected="a file or none", found="a folder", todo=todo) for it in taken)
+        )
     existing = folder
     while not existing.exists():
         existing = existing.parent
