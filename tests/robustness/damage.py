@@ -87,6 +87,12 @@ def looping(path: Path) -> None:
     path.symlink_to(path)
 
 
+def a_fifo(path: Path) -> None:
+    """A pipe, whose reader waits for ever."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 def pickled(path: Path) -> None:
     """A pickle that calls a function."""
     path.write_bytes(pickle.dumps({"probabilities": Bomb()}))
@@ -115,6 +121,26 @@ def huge_sizes(path: Path) -> None:
     content = bytearray(gzip.decompress(path.read_bytes()) if packed else path.read_bytes())
     struct.pack_into("<4h", content, 40, 3, 30000, 30000, 30000)
     path.write_bytes(gzip.compress(bytes(content)) if packed else bytes(content))
+
+
+def in_header(*values: tuple[str, int, float]) -> Damage:
+    """Values packed into a header of NIfTI: (format, place, value)."""
+
+    def change(path: Path) -> None:
+        content = bytearray(gzip.decompress(path.read_bytes()))
+        for kind, place, value in values:
+            struct.pack_into(kind, content, place, value)
+        path.write_bytes(gzip.compress(bytes(content)))
+
+    return change
+
+
+def voxel_size(value: float) -> Damage:
+    """Along the first axis."""
+    return in_header(("<f", 80, value))
+
+
+origin_nan = in_header(("<f", 268, float("nan")), ("<f", 292, float("nan")))
 
 
 def _array(path: Path) -> tuple[np.ndarray, sitk.Image]:
@@ -189,6 +215,20 @@ def _write_vector(path: Path, array: np.ndarray, like: sitk.Image) -> None:
 
 
 # -- JSON
+
+
+def at(*place: Any, value: Any) -> Damage:
+    """A value in an object of objects replaced."""
+
+    def change(path: Path) -> None:
+        content = json.loads(path.read_text())
+        inner = content
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = value
+        path.write_text(json.dumps(content))
+
+    return change
 
 
 def as_json(value: Any) -> Damage:

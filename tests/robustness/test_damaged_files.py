@@ -1,4 +1,4 @@
-"""A corpus of 250 damaged files through every command.
+"""A corpus of 290 damaged files through every command.
 
 Each row spoils one file of a tiny world. The command ends with status 2 and lines that name the file; nothing it would
 have written is there, nothing that was there has changed, and nothing in the file was run.
@@ -73,13 +73,15 @@ def pointing_out(record: dict) -> dict:
     return {name: {**group, "file": "../../../../secret.npz"} for name, group in record.items()}
 
 
+ENDINGS = [by.changed(file_ending=it) for it in ("*[", "/../x", "")]
+GEOMETRY = [by.voxel_size(0.0), by.voxel_size(float("nan")), by.voxel_size(1e30), by.origin_nan]
 ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, what the message names
     *(
         ("convert raters", MASK, how, "r2/a.nii.gz")
         for how in (
             by.truncated, by.without_its_last_byte, by.empty, by.text, by.zeros, by.flipped_gzip, by.gzipped_text,
             by.garbage_behind_gzip, by.huge_sizes, by.not_finite, by.fractions, by.negative_labels, by.other_shape,
-            by.other_spacing, by.five_axes, by.dangling, by.looping, by.pickled,
+            by.other_spacing, by.five_axes, by.dangling, by.looping, by.pickled, by.a_fifo, by.voxel_size(0.0),
         )
     ),
     *(("convert raters", IMAGE, how, "a") for how in (by.missing, by.a_folder, by.not_finite)),
@@ -112,7 +114,9 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         for how in (
             by.truncated, by.empty, by.latin1, by.deep, by.a_bom, by.doubled, by.a_folder, by.dangling,
             by.as_json([1]), by.changed(labels=None), by.changed(labels=[1]), by.changed(file_ending=3),
-            by.changed(labels={"background": 0, "core": "one"}),
+            by.changed(labels={"background": 0, "core": "one"}), by.changed(labels={"background": 0, "core": True}),
+            by.changed(labels={"background": 0, "core": 1.5}), by.a_fifo, *ENDINGS,
+            by.at("nnunet_dml", "cases", "a", "raters", value=[1, None]),
         )
     ),
     *(
@@ -120,6 +124,9 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         for how in (
             by.truncated, by.deep, by.as_json(3), by.changed(configurations=[1]), by.changed(configurations=None),
             by.changed(transpose_forward="012"), by.changed(image_reader_writer="os"),
+            *(by.at("configurations", "2d", "patch_size", value=it) for it in (3.5, ["../x", 2], [], [0, 8], [8])),
+            *(by.at("configurations", "2d", "spacing", value=it) for it in (True, [1.0, None], [1.0, "x"], [[], 1], [0, 1])),
+            by.at("configurations", "2d", "data_identifier", value="../../raw"),
         )
     ),
     *(("preprocess", f"{ARRAYS}/a.pkl", how, "a.*") for how in (by.truncated, by.empty, by.pickled, by.text)),
@@ -137,7 +144,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
     ("configure --teacher", f"{FOLD}/checkpoint_final.pth", by.missing, TEACHER),
     *(
         ("split", f"{RAW}/dataset.json", how, "dataset.json")
-        for how in (by.truncated, by.deep, by.as_json([]), by.changed(file_ending=None))
+        for how in (by.truncated, by.deep, by.as_json([]), by.changed(file_ending=None), *ENDINGS)
     ),
     ("split", f"{RAW}/imagesTr", by.gone, "imagesTr"),
     *(
@@ -158,11 +165,12 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         ("raters", f"{TOY}/ratersTr/a/rater1.nii.gz", how, "rater1.nii.gz")
         for how in (by.truncated, by.huge_sizes, by.other_labels, by.other_spacing, by.dangling, by.a_folder)
     ),
-    ("raters", f"{TOY}/dataset.json", by.deep, "dataset.json"),
+    *(("raters", f"{TOY}/dataset.json", how, "dataset.json") for how in (by.deep, *ENDINGS)),
     ("raters", f"{TOY}/dataset.json", by.changed(labels="core"), "dataset.json"),
     ("raters --folder", f"{TOY}/ratersTr/a/rater1.nii.gz", by.text, "rater1.nii.gz"),
     ("raters --folder", f"{TOY}/ratersTr/a/rater1.nii.gz", by.other_shape, "rater1.nii.gz"),
     ("doctor", f"{RAW}/dataset.json", by.deep, "dataset.json"),
+    ("doctor", f"{PRE}/dataset.json", by.at("nnunet_dml", "cases", "a", "raters", value=[1, None]), "dataset.json"),
     ("doctor", PLANS, by.truncated, "nnUNetPlans.json"),
     ("doctor", f"{ARRAYS}/a.pkl", by.pickled, "a.*"),
     ("doctor", f"{ARRAYS}_soft/weighted/a.b2nd", by.truncated, "weighted"),
@@ -172,11 +180,12 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         for how in (
             by.truncated, by.without_its_last_byte, by.empty, by.text, by.zeros, by.a_folder, by.dangling, by.objects,
             by.pickled, by.one_array, by.huge_array, by.bad_header, by.climbing, by.not_an_array, by.encrypted,
-            by.scaled(3.0), by.scaled(float("nan")), by.npz(probabilities=[[[[1]]]]), by.npz(other=[1.0]),
+            by.a_fifo, by.scaled(3.0), by.scaled(float("nan")), by.npz(probabilities=[[[[1]]]]), by.npz(other=[1.0]),
             by.npz(probabilities=np.full((3, 1, 2, 2), 1 / 3)), by.npz(probabilities=np.float32(1)),
         )
     ),
-    *(("evaluate", f"{TOY}/labelsTr/a.nii.gz", how, "a.nii.gz") for how in (by.missing, by.huge_sizes, by.looping)),
+    *(("evaluate", f"{TOY}/labelsTr/a.nii.gz", how, "a.nii.gz") for how in (by.missing, by.huge_sizes, by.looping, *GEOMETRY)),
+    *(("evaluate", f"{TOY}/dataset.json", how, "dataset.json") for how in ENDINGS),
     ("evaluate", f"{EVALUATED}/plans.json", written(b"[" * 200_000), "plans.json"),
     ("evaluate", f"{TOY}/ratersTr/a/rater1.nii.gz", by.flipped_gzip, "rater1.nii.gz"),
     *(
@@ -214,6 +223,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         ("calibrate fit", f"{CALIBRATED}/fold_1/validation/b.npz", how, "b.npz")
         for how in (by.truncated, by.objects, by.huge_array, by.scaled(2.0))
     ),
+    ("calibrate fit", STORE, written(b"mine"), "nnunet_dml_calibration"),
     ("calibrate fit", f"{CALIBRATED}/dataset.json", by.deep, "dataset.json"),
     ("calibrate fit", f"{CALIBRATED}/plans.json", by.latin1, "plans.json"),
     ("calibrate fit", f"{TOY}/ratersTr/b/r1.nii.gz", by.other_shape, "r1.nii.gz"),
@@ -239,6 +249,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         for how in (by.truncated, by.pickled, by.checkpoint(network_weights=by.diverged))
     ),
     *(("predict", "in/a_0000.nii.gz", how, "a_0000.nii.gz") for how in (by.truncated, by.empty, by.dangling)),
+    ("predict", f"{CALIBRATED}/fold_0/checkpoint_final.pth", by.missing, "fold_0/checkpoint_final.pth: expected"),
     ("predict", "in", by.a_file, "in"),
     *(
         ("export", f"{EXPORTED}/fold_1/checkpoint_final.pth", how, "checkpoint_final.pth")
@@ -276,8 +287,14 @@ def _name(row: tuple[str, str, by.Damage, str]) -> str:
 
 
 def test_the_corpus_is_as_large_as_it_says():
-    assert COUNT == 253
+    assert f"A corpus of {COUNT} damaged files" in str(__doc__)
     assert {row[0] for row in ROWS} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_nothing_is_wrong_with_an_undamaged_world(name, called, capsys):
+    status = called(name)()
+    assert status == 0, capsys.readouterr()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=_name)

@@ -163,12 +163,20 @@ def _copy_fitted(root: Path) -> None:
 
 
 def _to_predict(root: Path) -> None:
-    """nnU-Net's own command is one that does nothing: what is read before it is called is what matters."""
+    """nnU-Net's own command is `predicted`: what is read before it is called, and after, is what matters."""
     _copy_fitted(root)
     save(root / "in" / "a_0000.nii.gz", np.zeros((1, 12, 10), np.float32))
     from tests.nnunet.teacher_helpers import write_teacher
 
     write_teacher(root / "results/Dataset007_Toy" / CALIBRATED)
+
+
+def predicted(arguments: list[str], *, by_folder: bool) -> None:
+    """In place of nnU-Net's command: the probabilities at hand, and a segmentation."""
+    out = Path(arguments[arguments.index("-o") + 1])
+    out.mkdir()
+    shutil.copy("predicted/a.npz", out / "a.npz")
+    save(out / "a.nii.gz", np.zeros((1, 12, 10), np.uint8))
 
 
 def _to_export(root: Path) -> None:
@@ -177,7 +185,16 @@ def _to_export(root: Path) -> None:
     make_model(root / "results", folds=(0, 1))
 
 
+def _trained_grid(root: Path) -> None:
+    """All cells of a grid, and in place of `nnunet-dml evaluate` a command that copies an evaluation."""
+    assert main(["benchmark", "run", str(root / "grid.yaml"), "--quick"]) == 0
+    write_evaluation(root / "evaluated", cases=3, sources=Files(root / "files", shape=(1, 8, 8)))
+    copy = f'[ "$1" = -o ] && mkdir -p "$2" && cp "{root}"/evaluated/*.* "$2" && cp -r "{root}/evaluated/cases" "$2"'
+    (root / "bin/nnunet-dml").write_text(f"#!/bin/bash\nwhile [ $# -gt 1 ]; do {copy}; shift; done\n")
+
+
 _D, _NP = ("-d", "501"), ("-np", "1")
+_MODEL = f"results/Dataset007_Toy/{CALIBRATED}"
 _TEACH = ("-c", "2d", "-f", "0", "--name", "t", "--teacher", TEACHER, "--calibration", "none")
 COMMANDS = {
     "convert raters": Command(
@@ -237,7 +254,7 @@ COMMANDS = {
         ),
     ),
     "predict": Command(
-        ("predict", "-i", "in", "-o", "out", "-m", f"results/Dataset007_Toy/{CALIBRATED}", "-device", "cpu"),
+        ("predict", "-i", "in", "-o", "out", "-m", _MODEL, "-f", "0", "-nps", "1", "-device", "cpu"),
         _to_predict,
     ),
     "export": Command(
@@ -252,7 +269,7 @@ COMMANDS = {
     ),
     "benchmark tables": Command(
         ("benchmark", "tables", "grid.yaml", "--quick", "-o", "tables", *_NP),
-        _nothing,
+        _trained_grid,
         fixtures=("benchmark_world",),
         own_folders=True,
         keeps=("calls.txt", "results/benchmark_*/l*/*"),
