@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -35,15 +36,18 @@ class Place:
 
     @classmethod
     def of(cls, name: str, device: str | None = None) -> Place:
-        """That of a grid, in nnUNet_results; it is made.
+        """That of a grid, in nnUNet_results. What is refused leaves none behind: `made` makes it.
 
         Raises:
             InputError: nnUNet_results is not set.
         """
-        folder = environment_folder("nnUNet_results", must_exist=False) / f"benchmark_{name}"
+        return cls(environment_folder("nnUNet_results", must_exist=False) / f"benchmark_{name}", device)
+
+    def made(self) -> Place:
+        """Itself, with its folders."""
         for part in ("locks", "logs", "failed", "plans"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        return cls(folder, device)
+            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        return self
 
     @contextlib.contextmanager
     def lock(self, name: str, *, wait: bool = True) -> Iterator[int | None]:
@@ -129,9 +133,17 @@ def _run(cell: Cell, place: Place, environment: Mapping[str, str] | None) -> Sta
         code = code or call([command], log, environment, held=held)
         if code == 0 and is_done(cell):
             return "done"
-        lines = [it for it in log.read_text(encoding="utf-8", errors="replace").splitlines() if it.strip()]
-        note_failure(cell, place, f"status {code}, {lines[-1][:300] if lines else ''}", [*commands, command])
+        note_failure(cell, place, f"status {code}, {telling_line(log)}", [*commands, command])
         return "failed"
+
+
+def telling_line(log: Path) -> str:
+    """Of the last command in a log the last line that names an error, else the last one: what a message quotes."""
+    lines: list[str] = []
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        lines = [] if line.startswith("$ ") else [*lines[-1000:], line.strip()] if line.strip() else lines
+    errors = [it for it in lines if re.search(r"Error\b|\berror:", it)]
+    return (errors or lines or [""])[-1][:300]
 
 
 def note_failure(cell: Cell, place: Place, reason: str, commands: Sequence[Sequence[str]] = ()) -> None:

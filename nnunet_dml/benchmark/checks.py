@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml.benchmark.grid import ALL, Grid
 from nnunet_dml.benchmark.tables import POOLED
-from nnunet_dml.benchmark.training import Cell, paper_keys
+from nnunet_dml.benchmark.training import Cell, assignments_of, paper_keys
 from nnunet_dml.evaluation.measures import MEASURES
 from nnunet_dml.nnunet.doctor import find_trainer
 from nnunet_dml.nnunet.options import KEY, parse_assignments
@@ -35,24 +35,43 @@ def check(grid: Grid, cells: Sequence[Cell], *, where: str) -> None:
                 arguments_of(network.network)
         except InputError as error:
             problems += error.problems
-    for trainer, words in dict.fromkeys((it.trainer, tuple(it.assignments)) for it in cells):
+    before, parts = len(problems), {"options": grid.options}
+    parts |= {f"labels.{name}": it for name, it in grid.labels.items()}
+    parts |= {f"methods.{name}.options": it.options for name, it in grid.methods.items()}
+    for part, options in parts.items():
         try:
-            _trainer(trainer, words)
+            parse_assignments(assignments_of(options), where=part)
+        except InputError as error:
+            problems += error.problems
+    for cell in {(it.method, it.labels): it for it in cells}.values() if len(problems) == before else ():
+        try:
+            _trainer(cell)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(*(f"{where}: {it}" for it in dict.fromkeys(problems)))
 
 
-def _trainer(name: str, words: Sequence[str]) -> None:
-    """Refuse a trainer that does not exist, or that does not read its options."""
-    trainer = find_trainer(name)
-    options = parse_assignments(words)
+def _trainer(cell: Cell) -> None:
+    """Refuse a trainer that does not exist, that does not read its options, or that wants a teacher and has none."""
+    method, name = f"methods.{cell.method}", cell.trainer
+    trainer = find_trainer(name, where=f"{method}.trainer")
     if not issubclass(trainer, nnUNetTrainerConfigured):
         expected = "a trainer that reads options and seeds"
         todo = "nnUNetTrainerConfigured is nnU-Net's own that does."
-        raise InputError(problem("methods", expected=expected, found=name, todo=todo))
-    trainer._read_options({"plans_name": f"of {name}", KEY: options})
+        raise InputError(problem(f"{method}.trainer", expected=expected, found=name, todo=todo))
+    flags, learns = {}, "teacher" in trainer.option_groups
+    if cell.teacher is not None:
+        flags = {f"{method}.teacher": f"teacher.model={cell.teacher.model}"}
+        if not learns:
+            expected = "a trainer that learns from a teacher, such as nnUNetTrainerDML_KD"
+            raise InputError(problem(f"{method}.teacher", expected=expected, found=name))
+    elif learns and not {"teacher.model", "teacher.maps"} & cell.options.keys():
+        expected = f"a method, or teacher.model or teacher.maps among its options, for {name}"
+        raise InputError(problem(f"{method}.teacher", expected=expected, found="none"))
+    where = f"{method} with labels.{cell.labels}" if cell.labels else method
+    options = parse_assignments(cell.assignments, flags, where=where)
+    trainer._read_options({"plans_name": f"of {where}", KEY: options})
 
 
 def _figures(grid: Grid, cells: Sequence[Cell]) -> list[str]:

@@ -12,10 +12,10 @@ from typing import Any
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import read_json, read_splits
 from nnunet_dml._folders import environment_folder
-from nnunet_dml.benchmark.cells import Place, call, is_done
-from nnunet_dml.benchmark.grid import Dataset
+from nnunet_dml.benchmark.cells import Place, call, is_done, telling_line
+from nnunet_dml.benchmark.grid_parts import Dataset
 from nnunet_dml.benchmark.training import Cell
-from nnunet_dml.nnunet import soft_maps
+from nnunet_dml.nnunet import soft_maps, unlabelled
 from nnunet_dml.nnunet.doctor import find_trainer
 
 
@@ -38,41 +38,75 @@ def steps(dataset: Dataset, cells: Sequence[Cell], data: Path | None) -> list[tu
         made.append((split, not _folds_mix_groups(dataset)))
     plan = ["nnUNetv2_plan_and_preprocess", *plans, "--verify_dataset_integrity", *shlex.split(dataset.plan)]
     identifier = _identifier(dataset)
-    made.append((plan, identifier is not None and _is_whole(dataset, identifier)))
+    made.append(
+        (plan, identifier is not None and _is_whole(dataset, _preprocessed(dataset) / identifier, "*.pkl"))
+    )
     for source in _sources(dataset, cells):
         fuse = ["nnunet-dml", "preprocess", *plans, "-p", dataset.plans, "--fusion", source]
         maps = None if identifier is None else soft_maps.folder(_preprocessed(dataset), identifier, source)
-        made.append((fuse, maps is not None and maps.is_dir()))
+        made.append((fuse, maps is not None and _is_whole(dataset, maps, "*.b2nd")))
+    if _with_unlabelled(dataset, cells):
+        own = None if identifier is None else unlabelled.folder(_preprocessed(dataset), identifier)
+        command = ["nnunet-dml", "preprocess", *plans, "-p", dataset.plans]
+        made.append((command, own is not None and bool(unlabelled.made_cases(own))))
     return made
+
+
+def check_raw(cells: Sequence[Cell], data: Path | None) -> None:
+    """Refuse a grid that wants raw data which are neither there nor to be converted.
+
+    Args:
+        cells: Those of the grid.
+        data: As of `steps`.
+
+    Raises:
+        InputError: One line per data set.
+    """
+    problems = []
+    for dataset in _datasets(cells):
+        raw = _raw(dataset)
+        if all(done for _, done in steps(dataset, cells, data)):
+            continue  # nothing is made of them
+        if (raw / "dataset.json").is_file():
+            images = raw / unlabelled.FOLDER
+            if (names := _with_unlabelled(dataset, cells)) and not images.is_dir():
+                expected = f"unlabelled images for {', '.join(names)}"
+                problems.append(problem(images, expected=expected, found="none", todo="Put them there."))
+        elif dataset.convert is None:
+            expected = "the raw data set, which the grid does not convert"
+            problems.append(problem(raw, expected=expected, found="none", todo="Put it there."))
+        elif data is None:
+            todo = f"Add --data FOLDER, which holds {dataset.folder or 'its files'}."
+            problems.append(problem(raw, expected="the raw data set", found="none", todo=todo))
+        elif not (folder := data / (dataset.folder or "")).is_dir():
+            expected = f"the raw data of {dataset.folder_name}"
+            problems.append(problem(folder, expected=expected, found="no folder"))
+    if problems:
+        raise InputError(*problems)
 
 
 def prepare(cells: Sequence[Cell], place: Place, data: Path) -> None:
     """Convert, plan and preprocess what the cells of a grid need.
 
     Raises:
-        InputError: A folder is missing, or a command failed; with its last line and its log.
+        InputError: A command failed; with what its log says.
     """
     for dataset in _datasets(cells):
-        raw = data / (dataset.folder or "")
-        if (
-            dataset.convert is not None
-            and not (_raw(dataset) / "dataset.json").is_file()
-            and not raw.is_dir()
-        ):
-            expected = f"the raw data of {dataset.folder_name}"
-            raise InputError(problem(raw, expected=expected, found="no folder"))
+        if all(done for _, done in steps(dataset, cells, data)):
+            continue
+        place.made()
         ran: list[list[str]] = []
-        with Place.of("data").lock(dataset.folder_name):  # between grids, too
+        with Place.of("data").made().lock(dataset.folder_name):  # between grids, too
             while todo := [it for it, done in steps(dataset, cells, data) if not done and it not in ran]:
                 ran.append(todo[0])  # what one step makes, the next ones depend on
                 _do(todo[0], place, dataset)
 
 
 def check_data(cells: Sequence[Cell]) -> None:
-    """Refuse a grid whose data are not preprocessed.
+    """Refuse a grid whose data are not preprocessed, or have fewer folds.
 
     Raises:
-        InputError: One line per data set, with the commands that are missing.
+        InputError: One line per data set, with the commands or folds that are missing.
     """
     problems = []
     for dataset in _datasets(cells):
@@ -84,6 +118,13 @@ def check_data(cells: Sequence[Cell]) -> None:
             expected = f"preprocessed data of {dataset.folder_name} for {dataset.configuration}"
             found = "none, or a part of it"
             problems.append(problem(_preprocessed(dataset), expected=expected, found=found, todo=todo))
+            continue
+        splits = _preprocessed(dataset) / "splits_final.json"
+        there = range(len(read_splits(splits)) if splits.is_file() else 5)  # as many as nnU-Net makes
+        if beyond := sorted({it.fold for it in cells if it.dataset == dataset} - {*there}):
+            expected = f"fold {', '.join(map(str, beyond))} of {dataset.folder_name}"
+            found, todo = ", ".join(map(str, there)) or "none", "Change `folds` of the grid, or split anew."
+            problems.append(problem(splits, expected=expected, found=found, todo=todo))
     if problems:
         raise InputError(*problems)
 
@@ -110,8 +151,7 @@ def _do(command: Sequence[str], place: Place, dataset: Dataset) -> None:
     # nnU-Net trains on a CPU best with 0 workers, but its preprocessing makes that its number of threads, of which 0 is none
     threads = {"nnUNet_n_proc_DA": "1"} if os.environ.get("nnUNet_n_proc_DA") == "0" else None
     if status := call([command], log, threads):
-        lines = [it for it in log.read_text(encoding="utf-8", errors="replace").splitlines() if it]
-        found = f"status {status}: {lines[-1][:200] if lines else ''}"
+        found = f"status {status}: {telling_line(log)}"
         raise InputError(problem(shlex.join(command), expected="it to work", found=found, todo=f"See {log}."))
 
 
@@ -151,15 +191,15 @@ def _identifier(dataset: Dataset) -> str | None:
     return None
 
 
-def _is_whole(dataset: Dataset, identifier: str) -> bool:
-    """Whether all cases are preprocessed; a killed run leaves some."""
-    path, arrays = _preprocessed(dataset) / "dataset.json", _preprocessed(dataset) / identifier
-    if not path.is_file() or not arrays.is_dir():
+def _is_whole(dataset: Dataset, folder: Path, pattern: str) -> bool:
+    """Whether a folder has a file of each case; a killed run leaves some, and hidden ones."""
+    path = _preprocessed(dataset) / "dataset.json"
+    if not path.is_file() or not folder.is_dir():
         return False
     count = read_json(path).get("numTraining", 1)
     if not isinstance(count, int):
         raise InputError(problem(path, expected="a whole number `numTraining`", found=repr(count)))
-    return len(list(arrays.glob("*.pkl"))) >= count
+    return sum(not it.name.startswith(".") for it in folder.glob(pattern)) >= count
 
 
 def _folds_mix_groups(dataset: Dataset) -> bool:
@@ -191,3 +231,9 @@ def _sources(dataset: Dataset, cells: Sequence[Cell]) -> list[str]:
             asked = str(cell.options.get("labels.source", default))
             found.append(soft_maps.resolve_source(asked, content))
     return [it for it in dict.fromkeys(found) if it != "hard"]
+
+
+def _with_unlabelled(dataset: Dataset, cells: Sequence[Cell]) -> list[str]:
+    """The trainers of a data set that want unlabelled images."""
+    names = dict.fromkeys(it.trainer for it in cells if it.dataset == dataset)
+    return [it for it in names if "unlabelled" in getattr(find_trainer(it), "option_groups", ())]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml.benchmark.grid_parts import NAME, Dataset, Method, Network, Part, Table
 
 READY_MADE = Path(__file__).parent / "grids"
 _REPLACED = ("datasets", "networks", "methods")
@@ -19,82 +20,9 @@ ALL = "all"
 """Stands for the mean over the data sets."""
 _SHORT = reprlib.Repr()  # aliases can stand for more than any memory holds
 _SHORT.maxstring = _SHORT.maxother = 160
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"  # part of a folder's name
 
 
-class _Part(BaseModel):
-    """A part of a grid: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Dataset(_Part):
-    """A data set, and where its raw form lies."""
-
-    id: int = Field(ge=1, le=999)
-    name: str = Field(pattern=_NAME)
-    configuration: str = "2d"
-    plans: str = "nnUNetPlans"
-    folder: str | None = None
-    """Of the raw data, below `--data`."""
-    convert: str | None = None
-    """Arguments of `nnunet-dml convert` after the folder and `--dataset`; None: it is an nnU-Net raw data set."""
-    kind: str = "raters"
-    """The kind of `nnunet-dml convert`."""
-    groups: str | None = None
-    """Cases that stay together in a fold: the pattern of `nnunet-dml split`."""
-    plan: str = ""
-    """More arguments of `nnUNetv2_plan_and_preprocess`."""
-
-    @property
-    def folder_name(self) -> str:
-        """`Dataset501_BrainGrowth`."""
-        return f"Dataset{self.id:03d}_{self.name}"
-
-
-class Method(_Part):
-    """A trainer and its options, `{"loss.overlap": "jml"}`."""
-
-    trainer: str = Field(pattern=r"^\w+$")
-    options: dict[str, Any] = {}
-    teacher: str | None = None
-    """The method whose model of the same data set, labels and seed is the teacher."""
-    teacher_network: str | None = None
-    """The network of the teacher; the student's own where it is not given."""
-    networks: list[str] | None = None
-    """The networks that it is trained with; all of them where they are not given."""
-
-
-class Network(_Part):
-    """Arguments of `nnunet-dml configure` that change the network or the recipe."""
-
-    batch_size: int | None = Field(None, ge=1)
-    features: list[int] | None = None
-    scale_features: float | None = Field(None, gt=0)
-    network: str | None = None
-    recipe: str | None = None
-
-    @property
-    def arguments(self) -> list[str]:
-        """As on the command line."""
-        words = []
-        for name, value in self.model_dump(exclude_none=True).items():
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{name.replace('_', '-')}", *map(str, values)]
-        return words
-
-
-class Table(_Part):
-    """How the results are shown, and what the paper has."""
-
-    metrics: list[str] = ["dice", "bdice", "ece_pooled"]
-    paper: dict[str, dict[str, dict[str, float]]] = {}
-    """Data set, or `all` for the mean over them: row, or its label source or method: metric: per cent."""
-    source: str = ""
-    """Where the paper's figures stand."""
-
-
-class Grid(_Part):
+class Grid(Part):
     """All of it."""
 
     title: str
@@ -104,16 +32,16 @@ class Grid(_Part):
     networks: dict[str, Network] = Field({"": Network()}, min_length=1)
     folds: list[int] = Field([0, 1, 2, 3, 4], min_length=1)
     seeds: list[int] = Field([1234], min_length=1)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     """Of every cell; those of labels and of methods come after them."""
     table: Table = Table()
-    quick: dict[str, Any] = {}
+    quick: dict[str, Any] = Field({})
     """What `--quick` replaces: the same keys, merged."""
 
     @field_validator("labels", "methods", "networks", "datasets")
     @classmethod
     def _names(cls, value: dict[str, Any]) -> dict[str, Any]:
-        bad = [name for name in value if name and not re.match(_NAME, name)]
+        bad = [name for name in value if name and not re.match(NAME, name)]
         if bad:
             raise ValueError(f"expected names of letters, digits and _ . + -, found {bad[0]!r}")
         return value
@@ -178,6 +106,9 @@ def read_grid(name: str, *, quick: bool = False, datasets: Sequence[str] = ()) -
         raise InputError(problem(path, expected="a YAML file of a grid", found=str(error))) from None
     try:
         content = yaml.safe_load(text)
+        _check_keys(yaml.compose(text, Loader=yaml.SafeLoader), set())
+    except InputError as error:
+        raise InputError(*(f"{path}: {it}" for it in error.problems)) from None
     except Exception as error:  # its parts raise whatever they do: of a bad date ValueError
         found = " ".join(str(error).split())[:160]
         raise InputError(problem(path, expected="a YAML file of a grid", found=found)) from None
@@ -187,33 +118,60 @@ def read_grid(name: str, *, quick: bool = False, datasets: Sequence[str] = ()) -
                 path, expected="a mapping with title, datasets, methods", found=f"{type(content).__name__}"
             )
         )
+    part, whole = content.get("quick"), content
     if quick:
-        part = content.get("quick")
         if not isinstance(part, dict) or not part:
             found = type(part).__name__ if part else "none"
             raise InputError(problem(path, expected="a part `quick` for --quick", found=found))
-        content = _replaced(content, part)
+        content = _replaced(content, part, f"{path}: quick.")
     if datasets:
-        content = _replaced(content, {"datasets": list(datasets)})
-    try:
-        grid = Grid.model_validate(content)
-    except ValidationError as error:
-        raise InputError(*(_line(it, path) for it in error.errors())) from None
+        content = _replaced(content, {"datasets": list(datasets)}, f"{path}: ")
+    grid = _checked(content, f"{path}: ")
+    if isinstance(part, dict) and not quick:  # what --quick would say
+        _checked(_replaced(whole, part, f"{path}: quick."), f"{path}: quick.")
     short = path.stem + ("quick" if quick else "")
     return "".join(it if it.isalnum() else "-" for it in short), grid
 
 
-def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
+def _check_keys(node: yaml.Node | None, seen: set[int]) -> None:
+    """Refuse a key that stands twice in a mapping, of which YAML takes the last one without a word."""
+    if node is None or id(node) in seen:  # an alias
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        values = [key.value for key in keys]
+        for n, key in enumerate(keys):
+            if key.value in values[:n]:
+                found = f"{key.value!r} twice (line {key.start_mark.line + 1})"
+                raise InputError(f"expected each key once, found {found}.")
+        for _, value in node.value:
+            _check_keys(value, seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _check_keys(value, seen)
+
+
+def _checked(content: dict[str, Any], where: str) -> Grid:
+    try:
+        return Grid.model_validate(content)
+    except ValidationError as error:
+        raise InputError(*(_line(it, where) for it in error.errors())) from None
+
+
+def _replaced(content: dict[str, Any], quick: dict[str, Any], where: str) -> dict[str, Any]:
     """A grid's content with what `quick` has: mappings are merged, but for those in `_REPLACED`.
 
-    A list of names under `datasets` or `methods` keeps those.
+    A list of names under `datasets` or `methods` keeps those; `where` is what a name stands behind in a message.
     """
     merged = dict(content)
     for key, value in quick.items():
         if isinstance(value, list) and isinstance(content.get(key), dict):
             if unknown := [it for it in value if it not in [*content[key]]]:  # which may be lists themselves
                 expected = f"some of {', '.join(content[key])}"
-                raise InputError(problem(key, expected=expected, found=", ".join(map(str, unknown))))
+                raise InputError(
+                    problem(f"{where}{key}", expected=expected, found=", ".join(map(str, unknown)))
+                )
             merged[key] = {name: content[key][name] for name in value}
             continue
         both = isinstance(value, dict) and isinstance(content.get(key), dict) and key not in _REPLACED
@@ -228,8 +186,8 @@ def _replaced(content: dict[str, Any], quick: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _line(detail: Any, path: Path) -> str:
-    where = f"{path}: {'.'.join(str(it) for it in detail['loc'])}".rstrip(": ")
+def _line(detail: Any, before: str) -> str:
+    where = f"{before}{'.'.join(str(it) for it in detail['loc'])}".rstrip(":. ")
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown key. Valid ones: {', '.join(_keys(detail['loc'][:-1]))}."
     if detail["type"] == "missing":

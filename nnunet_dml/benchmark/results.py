@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml.benchmark.cells import Place, call, is_done, model_folder
+from nnunet_dml.benchmark.cells import Place, call, is_done, model_folder, telling_line
 from nnunet_dml.benchmark.training import Cell
 from nnunet_dml.evaluation.folder import Evaluation, read_evaluation
 
@@ -36,9 +36,13 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
     models: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         models[cell.model].append(cell)
+    trained = {model: done for model, own in models.items() if (done := [it for it in own if is_done(it)])}
+    if not trained:
+        todo = "Run `nnunet-dml benchmark run` first."
+        raise InputError(problem(place.folder, expected="trained cells", found="none", todo=todo))
+    place.made()
     found: Found = defaultdict(list)
     notes: list[str] = []
-    trained = {model: done for model, own in models.items() if (done := [it for it in own if is_done(it)])}
     for model, done in tqdm(trained.items(), desc="Evaluating", unit="model", delay=1):
         folder = place.folder / "evaluations" / model.replace("/", "__")
         command = [
@@ -52,8 +56,7 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
         log = place.log(f"evaluate {model}")
         log.unlink(missing_ok=True)
         if status := call([[*command, "-o", str(folder), "-np", str(processes)]], log):
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            text = f"status {status}: {''.join(last)[:200]}"
+            text = f"status {status}: {telling_line(log)}"
             raise InputError(
                 problem(shlex.join(command), expected="it to work", found=text, todo=f"See {log}.")
             )
@@ -62,9 +65,6 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
         notes += [
             f"{done[0].dataset_name}, {done[0].row}: {it}." for it in evaluation.summary.get("notes", [])
         ]
-    if not found:
-        todo = "Run `nnunet-dml benchmark run` first."
-        raise InputError(problem(place.folder, expected="trained cells", found="none", todo=todo))
     if missing := [it.name for it in cells if not is_done(it)]:
         notes.insert(0, f"Not trained: {some(missing)}.")
     return found, notes

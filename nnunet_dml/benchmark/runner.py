@@ -68,6 +68,8 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
     """
     if jobs < 1:
         raise InputError(problem("-j", expected="at least 1 cell at once", found=str(jobs)))
+    if min(gpus, default=0) < 0:
+        raise InputError(problem("--gpus", expected="numbers from 0 on", found=str(min(gpus))))
     slots: queue.Queue[Mapping[str, str]] = queue.Queue()
     for _ in range(jobs):
         for environment in [{"CUDA_VISIBLE_DEVICES": str(gpu)} for gpu in gpus] or [{}]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.benchmark.grid import Dataset, Grid
+from nnunet_dml.benchmark.grid import Grid
+from nnunet_dml.benchmark.grid_parts import Dataset
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,7 @@ class Cell:
     @property
     def assignments(self) -> list[str]:
         """Its options as `--set` takes them."""
-        return [
-            *(f"{name}={_text(name, value)}" for name, value in self.options.items()),
-            f"training.seed={self.seed}",
-        ]
+        return [*assignments_of(self.options), f"training.seed={self.seed}"]
 
     @property
     def configure(self) -> list[str]:
@@ -76,6 +74,11 @@ class Cell:
         words = ["nnUNetv2_train", str(self.dataset.id), self.dataset.configuration, str(self.fold)]
         words += ["-tr", self.trainer, "-p", self.plans, "--npz", "--c"]
         return words if device is None else [*words, "-device", device]
+
+
+def assignments_of(options: Mapping[str, Any]) -> list[str]:
+    """Options as `--set` takes them."""
+    return [f"{name}={_text(name, value)}" for name, value in options.items()]
 
 
 def _text(name: str, value: Any) -> str:

@@ -92,10 +92,12 @@ def _run(args: argparse.Namespace, name: str, cells: list[Cell]) -> int:
         execute = runner.on_a_cluster(place, jobs=args.jobs, parameters=parameters)
     else:
         execute = runner.on_this_machine(place, jobs=1 if args.jobs is None else args.jobs, gpus=args.gpus)
+    data.check_raw(cells, args.data)
     if args.data is not None:
         data.prepare(cells, place, args.data)
     data.check_data(cells)
     check_options(cells, place)
+    place.made()
     counted = runner.run(cells, execute)
     print(", ".join(f"{n} {it}" for it, n in sorted(counted.items())) + f" of {len(cells)} trainings.")
     if counted["busy"]:

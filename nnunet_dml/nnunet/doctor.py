@@ -86,8 +86,12 @@ def examine(
     return Report((), [*found, *more], title, steps)
 
 
-def find_trainer(name: str) -> type[nnUNetTrainer]:
+def find_trainer(name: str, *, where: str = "-tr") -> type[nnUNetTrainer]:
     """A trainer class: this package's, or what nnU-Net's own search finds.
+
+    Args:
+        name: Of the class.
+        where: What names it, for the message.
 
     Raises:
         InputError: There is none of that name.
@@ -100,7 +104,7 @@ def find_trainer(name: str) -> type[nnUNetTrainer]:
             found = recursive_find_trainer_class_by_name(name)
     except Exception as error:  # it imports all that lies in the user's folders
         line = problem(
-            "-tr", expected="a trainer that nnU-Net finds", found=f"{name} ({soft_maps.first_line(error)})"
+            where, expected="a trainer that nnU-Net finds", found=f"{name} ({soft_maps.first_line(error)})"
         )
         raise InputError(line) from None
     return found

@@ -55,7 +55,10 @@ def world(tmp_path, monkeypatch):
     (made / "dataset.json").write_text(json.dumps({"numTraining": 2}))
     for case in ("a", "b"):
         (made / "nnUNetPlans_2d" / f"{case}.pkl").touch()
-    (made / "nnUNetPlans_2d_soft" / "uniform").mkdir(parents=True)
+    maps = made / "nnUNetPlans_2d_soft" / "uniform"
+    maps.mkdir(parents=True)
+    for case in ("a", "b"):
+        (maps / f"{case}.b2nd").touch()
     (tmp_path / "raw" / "Dataset901_One").mkdir()
     (tmp_path / "raw" / "Dataset901_One" / "dataset.json").write_text("{}")
     (tmp_path / "bin").mkdir()

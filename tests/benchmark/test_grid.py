@@ -12,10 +12,12 @@ from nnunet_dml.benchmark.training import cells
 
 from .conftest import GRID
 
+ONE = {"id": 901, "name": "One"}
+
 
 def changed(tmp_path, **parts):
     path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(GRID), **parts}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(GRID), "quick": {}, **parts}))
     return str(path)
 
 
@@ -128,6 +130,9 @@ def test_the_packages_grids_are_grids(name, quick):
     made = cells(short, grid)
     assert {it.fold for it in made} == set(range(5)) or quick
     checks.check(grid, made, where=name)
+    assert all(
+        set(it) <= set(grid.table.metrics) for rows in grid.table.paper.values() for it in rows.values()
+    )
     long = tables.long_table(grid, {}, made)
     shown = {(it["dataset"], it["row"]) for it in long[long["paper"].notna()].to_dict("records")}
     named = {(dataset, row) for dataset, rows in grid.table.paper.items() for row in rows}
@@ -158,12 +163,27 @@ def test_a_name_of_the_packages_grids_is_listed_where_there_is_no_file(tmp_path)
         ({"methods": {"m": {"trainer": "T", "teacher": "m"}}}, "found m"),
         ({"methods": {"m": {"trainer": "T", "teacher_network": "b"}}}, "teacher_network is read with a teacher only"),
         ({"methods": {"m": {"trainer": "T", "networks": ["b"]}}}, "methods.m.networks: expected some of"),
+        ({"datasets": {"one": {**ONE, "groups": "p.*"}}}, "datasets.one.groups: expected a regular expression with a group"),
+        ({"datasets": {"one": {**ONE, "groups": "(p"}}}, "datasets.one.groups: expected a regular expression with a group"),
+        ({"datasets": {"one": {**ONE, "plan": "--x 'y"}}}, "datasets.one.plan: expected words as a shell reads them"),
+        ({"datasets": {"one": {**ONE, "convert": '-l "y'}}}, "datasets.one.convert: expected words as a shell reads them"),
+        ({"datasets": {"one": {**ONE, "kind": "foo"}}}, "datasets.one.kind: Input should be 'raters', 'lits', 'kits' or 'lidc'"),
+        ({"table": {"metrics": []}}, "table.metrics: List should have at least 1 item"),
+        ({"table": {"metrics": ["dice", "dice"]}}, "table.metrics: expected each figure once, found dice, dice"),
+        ({"quick": {"fold": [0]}}, "quick.fold: unknown key. Valid ones: title, datasets, labels,"),
+        ({"quick": {"networks": {"n": {"batch": 3}}}}, "quick.networks.n.batch: unknown key"),
+        ({"quick": {"methods": ["dmm"]}}, "quick.methods: expected some of dml, jml, found dmm."),
     ],
 )  # fmt: skip
 def test_what_is_no_grid_is_refused_with_the_place(tmp_path, parts, message):
     found = refusal(changed(tmp_path, **parts))
     assert "changed.yaml" in found
     assert message in found
+
+
+def test_a_key_twice_is_refused(world):
+    world.grid.write_text(world.grid.read_text().replace("folds: [0, 1]", "folds: [0, 1]\nfolds: [1]"))
+    assert "grid.yaml: expected each key once, found 'folds' twice (line 12)." in refusal(str(world.grid))
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "title: [", "\x00"])

@@ -11,7 +11,15 @@ import time
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml.benchmark.cells import Place, check_options, failure_of, interrupt, run_cell, state
+from nnunet_dml.benchmark.cells import (
+    Place,
+    check_options,
+    failure_of,
+    interrupt,
+    run_cell,
+    state,
+    telling_line,
+)
 from nnunet_dml.benchmark.data import check_data
 from nnunet_dml.benchmark.grid import read_grid
 from nnunet_dml.benchmark.runner import Job, on_a_cluster, on_this_machine, run
@@ -20,7 +28,7 @@ from nnunet_dml.benchmark.training import cells
 
 def grid_of(world):
     name, grid = read_grid(str(world.grid))
-    return Place.of(name), cells(name, grid)
+    return Place.of(name).made(), cells(name, grid)
 
 
 def test_all_cells_are_trained_and_then_skipped(world):
@@ -85,7 +93,7 @@ def test_gpus_are_given_in_turn(world):
 
 def all_of(grid, counts):
     name, it = read_grid(grid)
-    counts.put(dict(run(cells(name, it), on_this_machine(Place.of(name), jobs=2))))
+    counts.put(dict(run(cells(name, it), on_this_machine(Place.of(name).made(), jobs=2))))
 
 
 def test_two_runners_train_no_cell_twice(world):
@@ -206,6 +214,37 @@ def test_a_cluster_that_is_not_there_is_refused(world):
         on_a_cluster(place, cluster="local", parameters={"timeout_minutes": 5})
 
 
+@pytest.mark.parametrize(("count", "found"), [(None, "0, 1, 2, 3, 4"), (1, "0")])
+def test_folds_that_the_splits_lack_are_refused(world, count, found):
+    """nnU-Net would split at random."""
+    if count:
+        (world.made / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * count))
+    world.grid.write_text(world.grid.read_text().replace("folds: [0, 1]", "folds: [0, 7]"))
+    with pytest.raises(InputError) as caught:
+        check_data(grid_of(world)[1])
+    where = world.made / "splits_final.json"
+    assert caught.value.problems == (
+        f"{where}: expected fold 7 of Dataset901_One, found {found}. Change `folds` of the grid, or split anew.",
+    )
+
+
+def test_what_a_log_has_to_say(tmp_path):
+    log = tmp_path / "log.txt"
+    log.write_text(
+        "$ a\nOSError: of an earlier run\n$ b\nValueError: no such rater\nadapt your environment\n\n"
+    )
+    assert telling_line(log) == "ValueError: no such rater"
+    log.write_text("$ a\nOSError: of an earlier run\n$ b\nfirst\nlast\n")
+    assert telling_line(log) == "last"
+    log.write_text("$ a\n")
+    assert telling_line(log) == ""
+
+
+def test_gpus_below_0_are_refused(world):
+    with pytest.raises(InputError, match=r"--gpus: expected numbers from 0 on, found -1\."):
+        on_this_machine(grid_of(world)[0], gpus=[0, -1])
+
+
 def test_fewer_than_one_job_is_refused(world):
     with pytest.raises(InputError, match="-j: expected at least 1"):
         on_this_machine(grid_of(world)[0], jobs=0)
@@ -232,12 +271,12 @@ def test_data_that_are_not_preprocessed_are_refused_with_the_commands(world):
     _, made = grid_of(world)
     check_data(made)
     maps = world.made / "nnUNetPlans_2d_soft" / "uniform"
-    maps.rmdir()
+    (maps / "b.b2nd").rename(maps / ".tmp-b.b2nd")  # killed on the way
     with pytest.raises(
         InputError, match="Run `nnunet-dml preprocess -d 901 -c 2d -p nnUNetPlans --fusion uniform`"
     ):
         check_data(made)
-    maps.mkdir()
+    (maps / ".tmp-b.b2nd").rename(maps / "b.b2nd")
     (world.made / "nnUNetPlans_2d" / "b.pkl").unlink()  # killed on the way
     with pytest.raises(
         InputError, match="Run `nnUNetv2_plan_and_preprocess -d 901 -c 2d --verify_dataset_integrity`"
@@ -261,5 +300,5 @@ def test_folds_that_mix_a_patients_cases_are_refused(world):
     splits.write_text(json.dumps([{"train": ["p1_a"], "val": ["p1_b"]}]))
     with pytest.raises(InputError, match=r"Run `nnunet-dml split -d 901 --groups '\(p.\)_.\*'`"):
         check_data(made)
-    splits.write_text(json.dumps([{"train": ["p1_a"], "val": ["p2_b"]}]))
+    splits.write_text(json.dumps([{"train": ["p1_a"], "val": ["p2_b"]}] * 2))
     check_data(made)

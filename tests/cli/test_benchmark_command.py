@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,12 +42,16 @@ def test_trainings_that_fail_are_listed_and_the_status_says_so(world, capsys):  
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("nnUNetTrainerDML}", "nnUNetTrainerDMK}", "expected a trainer that nnU-Net finds, found nnUNetTrainerDMK"),
-        ("labels.source: uniform", "labels.source: unifrom", "bad value 'unifrom' of labels.source"),
-        ("labels.source: uniform", "labels.sources: uniform", "expected name=value with an option's name such as labels.source"),
+        ("nnUNetTrainerDML}", "nnUNetTrainerDMK}", "methods.dml.trainer: expected a trainer that nnU-Net finds, found nnUNetTrainerDMK"),
+        ("labels.source: uniform", "labels.source: unifrom", "labels.soft: bad value 'unifrom' of labels.source"),
+        ("labels.source: uniform", "labels.sources: uniform", "labels.soft labels.sources=uniform: expected name=value with an option's name such as labels.source"),
         ("metrics: [dice, ece_pooled]", "metrics: [dise]", "table.metrics: expected some of"),
         ("title: A grid", "titel: A grid", "titel: unknown key"),
-        ("nnUNetTrainerDML}", "nnUNetTrainer}", "expected a trainer that reads options and seeds, found nnUNetTrainer"),
+        ("folds: [0, 1]", "folds: [0, 1]\noptions: {training.epochs: 0}", "grid.yaml: options: bad value 0 of training.epochs"),
+        ("nnUNetTrainerJML,", "nnUNetTrainerJML, teacher: dml,", "methods.jml.teacher: expected a trainer that learns from a teacher, such as nnUNetTrainerDML_KD, found nnUNetTrainerJML."),
+        ("nnUNetTrainerDML}", "nnUNetTrainerDML_KD}", "methods.dml.teacher: expected a method, or teacher.model or teacher.maps among its options, for nnUNetTrainerDML_KD, found none."),
+        ("nnUNetTrainerDML}", "nnUNetTrainerDML_SSL}", "raw/Dataset901_One/imagesUnlabelledTr: expected unlabelled images for nnUNetTrainerDML_SSL, found none."),
+        ("nnUNetTrainerDML}", "nnUNetTrainer}", "methods.dml.trainer: expected a trainer that reads options and seeds, found nnUNetTrainer"),
         ("loss.weight_ce: 1.0", "loss.alpha: 0.3", "loss.alpha is read with loss.overlap=ctl only"),
         ("folds: [0, 1]", 'networks: {r: {network: "smp:Unet:resnet19"}}', "expected an encoder such as resnet18"),
         ("folds: [0, 1]", "networks: {r: {recipe: papr}}", "--recipe: expected one of paper, paper-60, found papr"),
@@ -59,8 +64,47 @@ def test_bad_grids_end_with_status_2_before_anything_runs(world, capsys, old, ne
     assert run("run", world.grid) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert str(world.grid.name) in error or "table.metrics" in error
+    assert str(world.grid.name) in error or "table.metrics" in error or "imagesUnlabelledTr" in error
     assert not world.calls("train")
+    assert not list((world.path / "results").iterdir())
+
+
+def test_students_of_maps_or_of_a_model_outside_the_grid_are_none_of_its_business(world):  # noqa: F811
+    for option in ("teacher.model: /models/big", "teacher.maps: big"):
+        text = world.grid.read_text()
+        world.grid.write_text(
+            text.replace("nnUNetTrainerDML}", f"nnUNetTrainerDML_KD, options: {{{option}}}}}")
+        )
+        assert run("run", world.grid, "--dry-run") == 0
+        world.grid.write_text(text)
+
+
+def test_unlabelled_images_are_preprocessed(world, capsys):  # noqa: F811
+    world.grid.write_text(world.grid.read_text().replace("nnUNetTrainerDML}", "nnUNetTrainerDML_SSL}"))
+    (world.path / "raw/Dataset901_One/imagesUnlabelledTr").mkdir()
+    assert run("run", world.grid, "--quick") == 2
+    assert "Run `nnunet-dml preprocess -d 901 -c 2d -p nnUNetPlans`, or" in capsys.readouterr().err
+    (world.made / "nnUNetPlans_2d_unlabelled").mkdir()
+    (world.made / "nnUNetPlans_2d_unlabelled/u.pkl").touch()
+    assert run("run", world.grid, "--quick") == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("", "raw/Dataset901_One: expected the raw data set, which the grid does not convert, found none. Put it there."),
+        (", folder: one, convert: --task 2", "raw/Dataset901_One: expected the raw data set, found none. Add --data FOLDER, which holds one."),
+    ],
+)  # fmt: skip
+def test_raw_data_that_are_missing_are_named(world, capsys, more, message):  # noqa: F811
+    world.grid.write_text(world.grid.read_text().replace("name: One", f"name: One{more}"))
+    shutil.rmtree(world.path / "raw/Dataset901_One")
+    assert run("run", world.grid, "--quick") == 0, "nothing more is made of them"
+    shutil.rmtree(world.made)
+    shutil.rmtree(world.path / "results")
+    assert run("run", world.grid) == 2
+    assert message in capsys.readouterr().err
+    assert not (world.path / "results").exists()
 
 
 def test_data_that_are_not_preprocessed_end_with_status_2(world, capsys):  # noqa: F811
@@ -78,7 +122,7 @@ def test_raw_data_are_converted_planned_and_fused(world, capsys):  # noqa: F811
     )
     world.grid.write_text(text)
     (world.path / "raw" / "Dataset901_One" / "dataset.json").unlink()
-    (world.made / "nnUNetPlans_2d_soft" / "uniform").rmdir()
+    shutil.rmtree(world.made / "nnUNetPlans_2d_soft" / "uniform")
     assert run("run", world.grid, "--data", world.path / "challenge") == 2
     assert (
         "challenge/one: expected the raw data of Dataset901_One, found no folder." in capsys.readouterr().err
@@ -103,7 +147,7 @@ def test_preparation_has_a_thread_where_trainings_have_no_workers(world, given, 
     (world.path / "bin" / "nnunet-dml").write_text('#!/bin/bash\necho "dml $nnUNet_n_proc_DA" >> "$CALLS"\n')
     world.setenv("nnUNet_n_proc_DA", given)
     (world.path / "challenge").mkdir()
-    (world.made / "nnUNetPlans_2d_soft" / "uniform").rmdir()
+    shutil.rmtree(world.made / "nnUNetPlans_2d_soft" / "uniform")
     assert run("run", world.grid, "--data", world.path / "challenge") == 2  # the stand-in makes nothing
     assert world.calls("dml") == [f"dml {seen}"]
 
@@ -111,7 +155,7 @@ def test_preparation_has_a_thread_where_trainings_have_no_workers(world, given, 
 def test_a_step_of_the_preparation_that_fails_is_named(world, capsys):  # noqa: F811
     (world.path / "bin" / "nnunet-dml").write_text("#!/bin/bash\necho 'no such rater' >&2; exit 2\n")
     (world.path / "challenge").mkdir()
-    (world.made / "nnUNetPlans_2d_soft" / "uniform").rmdir()
+    shutil.rmtree(world.made / "nnUNetPlans_2d_soft" / "uniform")
     assert run("run", world.grid, "--data", world.path / "challenge") == 2
     error = capsys.readouterr().err
     assert "nnunet-dml preprocess -d 901 -c 2d -p nnUNetPlans --fusion uniform: expected it to work" in error
@@ -124,6 +168,7 @@ def test_tables_without_trainings_are_refused(world, capsys):  # noqa: F811
         "expected trained cells, found none. Run `nnunet-dml benchmark run` first." in capsys.readouterr().err
     )
     assert not (world.path / "out").exists()
+    assert not list((world.path / "results").iterdir())
 
 
 def test_parameters_of_slurm(world, capsys):  # noqa: F811
@@ -133,6 +178,7 @@ def test_parameters_of_slurm(world, capsys):  # noqa: F811
         (["--slurm", "timeout_min=600"], "--slurm: expected SLURM (sbatch)"),
         (["--slurm", "timeout_min=600", "--gpus", "0"], "--gpus: expected none with --slurm, found some."),
         (["-j", "0"], "-j: expected at least 1"),
+        (["--gpus", "-1"], "--gpus: expected numbers from 0 on, found -1."),
     ):
         assert run("run", world.grid, *words) == 2
         assert message in capsys.readouterr().err
