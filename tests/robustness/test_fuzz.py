@@ -1,6 +1,6 @@
 """Files of our own with anything at any place: a reader takes them or says in one line what is wrong.
 
-1000 files: Hypothesis puts a value of another kind at any place of a JSON file (or of YAML, which JSON is), or other bytes
+1100 files: Hypothesis puts a value of another kind at any place of a JSON file (or of YAML, which JSON is), or other bytes
 at any place of a binary one.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from contextlib import suppress
 
 import numpy as np
@@ -26,6 +27,7 @@ from nnunet_dml.labels.storage import DamagedSoftMapError, save_soft_map, verify
 from nnunet_dml.nnunet import options
 from tests.cli.calibration_world import World
 from tests.report.evaluation_world import write_evaluation
+from tests.robustness.worlds import COMMANDS
 
 EXAMPLES = 100
 pytestmark = pytest.mark.filterwarnings("ignore")  # NumPy warns of what it reads
@@ -216,6 +218,37 @@ def test_a_data_set(tmp_path, change):
     accepted_or_said(read_dataset, tmp_path)
 
 
+@pytest.fixture(scope="module")
+def preprocessed(tmp_path_factory):
+    """A case that nnU-Net has preprocessed."""
+    root = tmp_path_factory.mktemp("preprocessed")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("raw", "preprocessed", "results"):
+            patch.setenv(f"nnUNet_{name}", str(root / name))
+        COMMANDS["preprocess"].make(root)
+        yield root
+
+
+@pytest.mark.parametrize(
+    "name", ["raw/Dataset501_Test/dataset.json", "preprocessed/Dataset501_Test/nnUNetPlans.json"]
+)
+@settings(often, max_examples=EXAMPLES // 2)
+@given(change=changes())
+def test_what_is_preprocessed(preprocessed, capsys, name, change):
+    """Through `preprocess`, which makes a map of it."""
+    path = preprocessed / name
+    whole = path.read_text()
+    try:
+        path.write_text(json.dumps(change(json.loads(whole))))
+        shutil.rmtree(preprocessed / "preprocessed/Dataset501_Test/nnUNetPlans_2d_soft", ignore_errors=True)
+        status = main(list(COMMANDS["preprocess"].arguments))
+        said = capsys.readouterr().err
+        assert status in (0, 2), said
+        assert (status == 2) == bool([it for it in said.splitlines() if it.startswith("nnunet-dml")])
+    finally:
+        path.write_text(whole)
+
+
 @often
 @given(change=changes())
 def test_the_folds(tmp_path, change):
@@ -251,4 +284,5 @@ def test_a_soft_map(tmp_path, spoil):
 
 def test_their_number():
     tests = [it for name, it in globals().items() if name.startswith("test_") and hasattr(it, "hypothesis")]
-    assert (len(tests) + 1) * EXAMPLES == 1000  # an evaluation has two files
+    # an evaluation has two files; of what is preprocessed there are two with half as many
+    assert (len(tests) + 1) * EXAMPLES == 1100
