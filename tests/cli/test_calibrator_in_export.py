@@ -22,7 +22,10 @@ def world(tmp_path, monkeypatch):
 
 
 def test_it_calibrates_elsewhere_as_it_did_here(world):
-    predictions = world.model / "fold_0" / "validation"
+    predictions = world.root / "predicted"
+    predictions.mkdir()
+    for case in "ab":
+        shutil.copy(world.npz(case), predictions / f"new_{case}.npz")
     there = world.root / "there"
     there.mkdir()
     for name in ("dataset.json", "plans.json"):
@@ -34,7 +37,7 @@ def test_it_calibrates_elsewhere_as_it_did_here(world):
         words = ["calibrate", "apply", model, "-i", predictions, "-o", world.root / out, "-np", "1"]
         assert main([str(it) for it in words]) == 0
     made = sorted(it.name for it in (world.root / "here").glob("*.npz"))
-    assert made == ["a.npz", "b.npz"]
+    assert made == ["new_a.npz", "new_b.npz"]
     for name in made:
         assert (world.root / "here" / name).read_bytes() == (world.root / "elsewhere" / name).read_bytes()
 
