@@ -230,16 +230,25 @@ def preprocessed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["raw/Dataset501_Test/dataset.json", "preprocessed/Dataset501_Test/nnUNetPlans.json"]
+    ("name", "place"),
+    [
+        ("raw/Dataset501_Test/dataset.json", ("",)),
+        ("preprocessed/Dataset501_Test/nnUNetPlans.json", ("", "configurations", "2d")),
+    ],
 )
 @settings(often, max_examples=EXAMPLES // 2)
 @given(change=changes())
-def test_what_is_preprocessed(preprocessed, capsys, name, change):
+def test_what_is_preprocessed(preprocessed, capsys, name, place, change):
     """Through `preprocess`, which makes a map of it."""
     path = preprocessed / name
     whole = path.read_text()
     try:
-        path.write_text(json.dumps(change(json.loads(whole))))
+        content = {"": json.loads(whole)}
+        inner = content
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = change(inner[place[-1]])
+        path.write_text(json.dumps(content[""]))
         shutil.rmtree(preprocessed / "preprocessed/Dataset501_Test/nnUNetPlans_2d_soft", ignore_errors=True)
         status = main(list(COMMANDS["preprocess"].arguments))
         said = capsys.readouterr().err
