@@ -172,8 +172,8 @@ def check_writable(folder: Path) -> None:
             `summary.json` of another program, such as nnU-Net's own in a validation folder; or it is a model's or of
             nnU-Net's predictions.
     """
-    if (folder / "plans.json").is_file():
-        expected, found = "a folder for evaluations", "one of nnU-Net's (plans.json)"
+    if marks := [it.name for it in (folder / "plans.json", *folder.glob("fold_*")) if it.exists()]:
+        expected, found = "a folder for evaluations", f"one of nnU-Net's ({marks[0]})"
         raise InputError(problem(f"-o {folder}", expected=expected, found=found, todo="Give another -o."))
     theirs = folder / "summary.json"
     if theirs.is_file() and "source" not in read_json(theirs):

@@ -297,8 +297,10 @@ def test_nnunets_own_summary_is_not_overwritten(tmp_path):
     summary.check_writable(theirs.parent)
 
 
-def test_a_models_folder_is_not_written_into(eval_world):
-    (eval_world.model / "plans.json").write_text("{}")
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_models_folder_is_not_written_into(eval_world, whole):
+    if whole:
+        (eval_world.model / "plans.json").write_text("{}")
     eval_world.out = eval_world.model
     before = sorted(eval_world.root.rglob("*"))
     with pytest.raises(
