@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         it.add_argument(
             "grid",
             metavar="GRID",
-            help="a YAML file, or a grid of the package: table1, table3, table4, table5, table8",
+            help="a YAML file, or a grid of the package: table1, table3, table4, table4-kd, table5, table8",
         )
         it.add_argument("--quick", action="store_true", help="the grid's small size, for two CPU cores")
         it.add_argument(

@@ -142,6 +142,18 @@ def test_the_packages_grids_are_grids(name, quick):
         assert named
 
 
+def test_figures_that_stand_in_several_tables_of_the_paper_are_the_same():
+    paper = {name: read_grid(name)[1].table.paper for name in ready_made()}
+    for task, rows in paper["table1"].items():
+        assert paper["table4"][task]["hard"] == rows["majority"]
+        assert paper["table4"][task]["DML1"] == rows["weighted"]
+    for archive in ("LiTS", "KiTS"):
+        taught = paper["table3"][archive]["KD, UNet-R18"]
+        assert taught == paper["table5"][archive]["KDE"] == paper["table8"][archive]["h1e-3"]
+        assert paper["table4-kd"][archive]["DML1"] == paper["table8"][archive]["none"]
+        assert paper["table4-kd"][archive]["hard"] == paper["table3"][archive]["hard, UNet-R18"]
+
+
 def test_a_name_of_the_packages_grids_is_listed_where_there_is_no_file(tmp_path):
     message = refusal(str(tmp_path / "none.yaml"))
     assert "none.yaml: expected a YAML file of a grid, found none." in message
