@@ -92,11 +92,16 @@ def make(case: Case, overwrite: bool) -> str:
     configuration = plans.get_configuration(case.configuration)
     in_original_space = rater_labels if case.source == "random" else fractions
     cropped = crop(in_original_space(case, plans, properties), properties, plans)
+    try:
+        resample = labels_to_grid if case.source == "random" else to_grid
+        maps = resample(cropped, properties, shape, plans, configuration)
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:  # what plans give nnU-Net's functions
+        expected, found = f"a resampling in {case.configuration} that works", soft_maps.first_line(error)
+        todo = "Restore the file or plan again."
+        raise InputError(problem(case.plans_file, expected=expected, found=found, todo=todo)) from None
     if case.source == "random":
-        maps = labels_to_grid(cropped, properties, shape, plans, configuration)
         stored, raw_share, share = maps, _differing(cropped), _differing(maps)
     else:
-        maps = to_grid(cropped, properties, shape, plans, configuration)
         stored = quantise(maps, bits=soft_maps.BITS)
         raw_share, share = _between(cropped, 1e-6, 1 - 1e-6), _between(stored, 0, soft_maps.SCALE)
     metadata = {

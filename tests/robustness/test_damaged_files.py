@@ -1,4 +1,4 @@
-"""A corpus of 290 damaged files through every command.
+"""A corpus of 291 damaged files through every command.
 
 Each row spoils one file of a tiny world. The command ends with status 2 and lines that name the file; nothing it would
 have written is there, nothing that was there has changed, and nothing in the file was run.
@@ -127,6 +127,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
             *(by.at("configurations", "2d", "patch_size", value=it) for it in (3.5, ["../x", 2], [], [0, 8], [8])),
             *(by.at("configurations", "2d", "spacing", value=it) for it in (True, [1.0, None], [1.0, "x"], [[], 1], [0, 1])),
             by.at("configurations", "2d", "data_identifier", value="../../raw"),
+            by.at("configurations", "2d", "resampling_fn_probabilities_kwargs", value={"another": None}),
         )
     ),
     *(("preprocess", f"{ARRAYS}/a.pkl", how, "a.*") for how in (by.truncated, by.empty, by.pickled, by.text)),
