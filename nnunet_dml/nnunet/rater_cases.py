@@ -102,12 +102,13 @@ def inspect_case(case: Case, *, reading: Reading) -> Facts:
 
 
 def squeezed(image: sitk.Image, reading: Reading) -> sitk.Image:
-    """An image or a mask without its last axes of one where these are none; else itself."""
-    while (
-        reading.flat and not reading.channels_last and image.GetDimension() > 2 and image.GetSize()[-1] == 1
-    ):
+    """An image or a mask without its axes of one behind the first two where these are none; else itself."""
+    if not reading.flat or reading.channels_last:
+        return image
+    while image.GetDimension() > 2 and image.GetSize()[-1] == 1:
         image = image[..., 0]
-    return image
+    # in front of an axis of channels
+    return image[:, :, 0, :] if image.GetDimension() == 4 and image.GetSize()[2] == 1 else image
 
 
 def holds_channels_last(case: Case, reading: Reading) -> bool:

@@ -143,12 +143,17 @@ def test_a_last_axis_of_one_is_none(src, converted, flat_images):
     assert load(out / "labelsTr/case01.nii.gz").shape == (6, 5)
 
 
-def test_the_channels_of_brain_tumor_beside_thick_masks(src, converted):
+@pytest.mark.parametrize(("thick_image", "thick_masks"), [(False, True), (True, False), (True, True)])
+def test_the_channels_of_brain_tumor_beside_a_last_axis_of_one(src, converted, thick_image, thick_masks):
     case(src / "case01", raters=2, channels=4)
-    for path in (src / "case01").glob("task*"):
+    image = load(src / "case01/image.nii.gz")
+    if thick_image:  # (H, W, 1, 4)
+        save(src / "case01/image.nii.gz", image[:, None])
+    for path in (src / "case01").glob("task*") if thick_masks else ():
         save(path, load(path)[None])
     out, content, _ = converted()
     assert len(content["channel_names"]) == 4
+    np.testing.assert_array_equal(load(out / "imagesTr/case01_0002.nii.gz"), image[2])
     assert load(out / "labelsTr/case01.nii.gz").shape == (6, 5)
 
 
