@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import resource
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +22,18 @@ from tests.robustness.worlds import COMMANDS
 pytestmark = pytest.mark.filterwarnings("ignore")
 DISK = 150  # bytes that fit on a full one
 FULL = (
-    "convert raters", "preprocess", "configure", "split", "raters", "evaluate", "compare", "calibrate fit",
-    "calibrate apply", "calibrate apply --cross-fitted", "export",
+    "convert raters", "convert lits", "convert kits", "preprocess", "configure", "split", "teach", "raters", "evaluate",
+    "compare", "calibrate fit", "calibrate apply", "calibrate apply --cross-fitted", "export", "benchmark tables",
+    pytest.param("report", marks=pytest.mark.slow),
 )  # fmt: skip
+READ_ONLY = {
+    "convert raters": "raw",
+    "preprocess": "preprocessed/Dataset501_Test",
+    "configure": "preprocessed/Dataset501_Test",
+}
 TWICE = ("convert raters", "preprocess", "evaluate", "calibrate fit", "calibrate apply --cross-fitted")
 ODD = ("with spaces ", "Größe µ ", "x" * 180)
-COUNT = len(FULL) + 3 + len(TWICE) + 1 + 4 + 2
+COUNT = len(FULL) + 3 + len(READ_ONLY) + len(TWICE) + 1 + 4 + 2
 
 
 def convert(source, *more):
@@ -35,10 +43,10 @@ def convert(source, *more):
 
 
 def test_their_number():
-    assert COUNT == 26
+    assert COUNT == 34
 
 
-# -- a full disk, in eleven commands
+# -- a full disk
 
 
 @contextmanager
@@ -88,6 +96,44 @@ def test_a_folder_that_cannot_be_written(name, option, file, called, capsys):
     assert f"/proc/{file}" in said
     assert "Traceback" not in said
     assert tree(call.root) == before
+
+
+@contextmanager
+def modes_count():
+    """Root's right to write anywhere is put aside, so that modes of folders count for this process, too."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    effective = sets[0]
+    sets[0] &= ~(1 << 1)  # CAP_DAC_OVERRIDE
+    assert libc.capset(header, sets) == 0
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="puts aside a right that Linux has")
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_a_read_only_folder(name, called, capsys):
+    call = called(name)
+    folder = call.root / READ_ONLY[name]
+    before = tree(call.root)
+    folder.chmod(0o555)
+    try:
+        with modes_count():
+            status = call()
+    finally:
+        folder.chmod(0o755)
+    said = capsys.readouterr()
+    assert status == 2, said
+    last = said.err.splitlines()[-1]
+    assert str(folder) in last
+    assert "Permission denied" in last
+    assert "Traceback" not in said.err
+    assert tree(call.root) == before
+    assert call() == 0
 
 
 # -- two processes at once on one data set
