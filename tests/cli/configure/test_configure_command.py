@@ -48,7 +48,7 @@ def test_width_and_batch_size(folder):
     assert changed["2d"]["architecture"]["arch_kwargs"]["features_per_stage"] == [16, 32, 64]
     assert changed["2d"]["data_identifier"] == "nnUNetPlans_2d"
     assert changed["3d_lowres"] == PLANS["configurations"]["3d_lowres"]
-    assert configure("-o", "all", "--scale-features", "0.001") == 0
+    assert configure("-o", "all", "--scale-features", "0.01") == 0
     changed = json.loads((folder / "all.json").read_text())["configurations"]
     assert changed["3d_lowres"]["architecture"]["arch_kwargs"]["features_per_stage"] == [1, 1]
     assert changed["3d_cascade_fullres"] == PLANS["configurations"]["3d_cascade_fullres"]
@@ -71,11 +71,11 @@ def test_the_same_command_twice_is_fine_and_other_plans_are_not_replaced(folder,
         (["-o", "x", "-p", "missing"], "there: nnUNetPlans"),
         (["-o", "x", "-c", "3d_fullres", "--batch-size", "2"], "expected a configuration 3d_fullres"),
         (["-o", "x", "--batch-size", "0"], "at least 1"),
-        (["-o", "x", "--scale-features", "0"], "above 0"),
-        (["-o", "x", "--scale-features", "nan"], "above 0"),
+        (["-o", "x", "--scale-features", "0"], "a factor from 0.01 to 16"),
+        (["-o", "x", "--scale-features", "nan"], "a factor from 0.01 to 16"),
         (["-o", "x", "--features", "16", "32"], "3 channels for 2d"),
         (["-o", "x", "--features", "0", "1", "2", "-c", "2d"], "--features: expected at least 1 channel"),
-        (["-o", "x", "--scale-features", "inf"], "above 0"),
+        (["-o", "x", "--scale-features", "inf"], "a factor from 0.01 to 16"),
         (
             ["-o", "x", "-c", "2d", "3d_cascade_fullres", "--batch-size", "4"],
             "expected 'batch_size' in 3d_cascade_fullres for --batch-size, found none of its own; "
