@@ -14,7 +14,7 @@ from benchmarks._timing import Aim, Options, Row, Table, compare
 from nnunet_dml.nnunet.trainers import nnUNetTrainerDML
 
 OURS, NNUNET = "nnUNetTrainerDML, soft", "nnUNetTrainer"
-ITERATIONS = {"full": (20, 4), "quick": (4, 1), "minute": (1, 1)}  # of training, of validation
+ITERATIONS = {"full": (10, 2), "quick": (4, 1), "minute": (1, 1)}  # of training, of validation
 ROUNDS = {"full": 3, "quick": 3, "minute": 1}
 
 

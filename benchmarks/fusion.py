@@ -23,7 +23,7 @@ RATERS = (3, 5, 7)
 SHAPE = {"full": (450, 512, 512), "quick": (48, 128, 128), "minute": (6, 16, 16)}
 DEPTHS = {"full": (28, 56, 112, 225), "quick": (12, 24, 48), "minute": (3, 6)}
 CLASSES = {"full": (2, 4, 8), "quick": (2, 4, 8), "minute": (2, 4)}
-ROUNDS = {"full": 2, "quick": 3, "minute": 1}
+ROUNDS = {"full": 1, "quick": 3, "minute": 1}
 SMALLEST = {"raters": 1}
 PLANES = {"full": 112, "quick": 24, "minute": 6}  # of the curve over classes
 
