@@ -145,3 +145,21 @@ def test_torchmetrics_agrees_away_from_its_phantom_bin():
     )
     assert expected_calibration_error(probs, labels) == pytest.approx(0.475)
     assert float(theirs) == pytest.approx(0.525)
+
+
+def test_torchmetrics_loses_voxels_of_volumes_where_this_does_not():
+    # It counts a bin's voxels one by one in single precision, where 2**24 + 1 is 2**24: of a volume of 512 x 512 x 450
+    # most of the background is lost, and its calibration error is that of the rest.
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    sure, unsure = 2**24 + 2**22, 2**22  # of the voxels at 0.96 all are right, of those at 0.75 none
+    confidence = torch.cat([torch.full((sure,), 0.96), torch.full((unsure,), 0.75)])
+    probs, labels = torch.stack([1 - confidence, confidence]), torch.zeros(sure + unsure, dtype=torch.int64)
+    labels[:sure] = 1
+    theirs = functional.multiclass_calibration_error(
+        probs[None], labels[None], num_classes=2, n_bins=10, norm="l1"
+    )
+    right = (sure * 0.04 + unsure * 0.75) / (sure + unsure)
+    assert expected_calibration_error(probs, labels) == pytest.approx(right, rel=1e-6)
+    assert float(theirs) == pytest.approx(
+        0.75 * 2**22 / (2**24 + 2**22)
+    )  # 2**24 sure ones, and 0.96 rounds to 1 there
