@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from nnunet_dml import __version__
 from nnunet_dml._checks import InputError
@@ -57,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no error
-            stream.reconfigure(errors="replace")
+            with suppress(OSError):  # of streams that others have begun
+                stream.reconfigure(errors="replace")
     if arguments[:1] == ["train"]:  # not ours to parse, and its errors are nnU-Net's
         from nnunet_dml.cli import train
 
