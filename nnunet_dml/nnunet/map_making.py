@@ -96,9 +96,9 @@ def make(case: Case, overwrite: bool) -> str:
         resample = labels_to_grid if case.source == "random" else to_grid
         maps = resample(cropped, properties, shape, plans, configuration)
     except (LookupError, RuntimeError, TypeError, ValueError) as error:  # what plans give nnU-Net's functions
-        expected, found = f"a resampling in {case.configuration} that works", soft_maps.first_line(error)
-        todo = "Restore the file or plan again."
-        raise InputError(problem(case.plans_file, expected=expected, found=found, todo=todo)) from None
+        wanted, todo = f"a resampling in {case.configuration} that works", "Restore the file or plan again."
+        found = soft_maps.first_line(error)
+        raise InputError(problem(case.plans_file, expected=wanted, found=found, todo=todo)) from None
     if case.source == "random":
         stored, raw_share, share = maps, _differing(cropped), _differing(maps)
     else:
