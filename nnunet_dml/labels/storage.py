@@ -26,9 +26,9 @@ from nnunet_dml._files import atomic_file
 
 FORMAT = 1
 _META = "nnunet_dml"
-_COMPRESSION = {
-    "codec": blosc2.Codec.LZ4HC,
-    "clevel": 5,
+_COMPRESSION = {  # as nnU-Net's own arrays: about half of what LZ4 leaves, and a patch is read nearly as fast
+    "codec": blosc2.Codec.ZSTD,
+    "clevel": 8,
     "nthreads": 1,
     "filters": [blosc2.Filter.NOFILTER],
 }
