@@ -74,5 +74,5 @@ def test_a_page_runs(page, tmp_path):
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    assert (tmp_path / "evaluation/summary.json").is_file()
+    assert (tmp_path / "evaluations/soft/summary.json").is_file()
     assert (tmp_path / "report.html").is_file()
