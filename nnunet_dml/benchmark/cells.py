@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from nnunet_dml.benchmark.training import Cell, file_name
 
 State = Literal["done", "failed", "busy", "open"]
 _RUNNING: set[subprocess.Popen[bytes]] = set()
+_INTERRUPTED = threading.Event()
 
 
 @dataclass(frozen=True)
@@ -238,10 +240,21 @@ def call(
 
 
 def interrupt() -> None:
-    """End all commands that run. SIGTERM: whoever runs in the background may ignore SIGINT."""
+    """End all commands that run, and those that are just being started."""
+    _INTERRUPTED.set()
     for child in list(_RUNNING):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        _end(child)
+
+
+def resume() -> None:
+    """Let commands run again after `interrupt`."""
+    _INTERRUPTED.clear()
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """By SIGTERM: whoever runs in the background may ignore SIGINT."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGTERM)
 
 
 def _child(command: Sequence[str], stream: IO[str], environment: Mapping[str, str], held: int | None) -> int:
@@ -256,6 +269,8 @@ def _child(command: Sequence[str], stream: IO[str], environment: Mapping[str, st
         start_new_session=True,
     )
     _RUNNING.add(child)
+    if _INTERRUPTED.is_set():  # before it could be seen
+        _end(child)
     try:
         return child.wait()
     finally:

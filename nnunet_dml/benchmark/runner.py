@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml.benchmark.cells import Place, State, interrupt, is_done, note_failure, run_cell
+from nnunet_dml.benchmark.cells import Place, State, interrupt, is_done, note_failure, resume, run_cell
 from nnunet_dml.benchmark.training import Cell
 
 _POLL = 2.0  # seconds between looks at a cluster's jobs
@@ -81,8 +81,9 @@ def on_this_machine(place: Place, *, jobs: int = 1, gpus: Sequence[int] = ()) ->
 
     def execute(cells: list[Cell], note: Callable[[Cell, State], None]) -> None:
         with _sigterm_interrupts(), ThreadPoolExecutor(slots.qsize()) as pool:
-            waiting = {pool.submit(one, cell): cell for cell in cells}
+            resume()
             try:
+                waiting = {pool.submit(one, cell): cell for cell in cells}
                 for done in as_completed(waiting):
                     note(waiting[done], done.result())
             except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import subprocess
 import threading
 import time
 
@@ -16,6 +17,7 @@ from nnunet_dml.benchmark.cells import (
     check_options,
     failure_of,
     interrupt,
+    resume,
     run_cell,
     state,
     telling_line,
@@ -169,7 +171,7 @@ def test_an_interrupt_reaches_the_trainings(world):
 
 
 def test_a_terminated_runner_ends_its_trainings(world):
-    world.setenv("SLOW", "60")
+    world.setenv("SLOW", "120")
     place, made = grid_of(world)
     begun = time.monotonic()
     runner = multiprocessing.get_context("fork").Process(target=run, args=(made, on_this_machine(place)))
@@ -180,8 +182,27 @@ def test_a_terminated_runner_ends_its_trainings(world):
     runner.join()
     world.setenv("SLOW", "0")
     assert run_cell(made[0], place) == "done"
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 100
     assert len(world.calls("train")) == 2, "no other one was begun"
+
+
+def test_a_training_that_is_just_being_started_ends_with_its_runner(world, monkeypatch):
+    world.setenv("SLOW", "60")
+    place, made = grid_of(world)
+
+    class Late(subprocess.Popen):
+        """The runner is interrupted before it sees what it has started."""
+
+        def __init__(self, command, **how):
+            super().__init__(command, **how)
+            if "nnUNetv2_train" in command[0]:
+                interrupt()
+
+    begun = time.monotonic()
+    monkeypatch.setattr("nnunet_dml.benchmark.cells.subprocess.Popen", Late)
+    assert run_cell(made[0], place) == "failed"
+    resume()
+    assert time.monotonic() - begun < 50
 
 
 def test_a_student_without_its_teacher_fails_and_says_so(world):
