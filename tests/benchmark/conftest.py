@@ -8,6 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from nnunet_dml.benchmark.cells import resume
+
 GRID = """
 title: A grid
 datasets:
@@ -45,6 +47,7 @@ while [ $# -gt 0 ]; do [ "$1" = -o ] && echo '{}' > "$nnUNet_preprocessed/Datase
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """nnU-Net's folders with preprocessed data, fake commands on the path, and a grid's file."""
+    resume()  # where a test before was interrupted
     for name in ("raw", "preprocessed", "results"):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
