@@ -198,10 +198,7 @@ def write(folder: Path, name: str, made: Table, long: pd.DataFrame, notes: Seque
 
 def heading(metric: str) -> str:
     """What a column is called."""
-    if metric in POOLED:
-        return POOLED[metric].heading
-    soft = metric.startswith("soft_") and metric.removeprefix("soft_") in MEASURES
-    return f"Soft {MEASURES[metric].heading}" if soft and metric != "soft_dice" else MEASURES[metric].heading
+    return POOLED[metric].heading if metric in POOLED else MEASURES[metric].heading
 
 
 def _cell(it: Mapping[Hashable, Any]) -> Cell:

@@ -52,10 +52,16 @@ def _calibration(name: str, title: str, definition: str, unit: Literal["%", ""] 
     return Measure(name, title, HARD, "lower", unit, definition)
 
 
+def _soft(title: str) -> str:
+    """The title of the same against the soft reference; names and abbreviations keep their capitals."""
+    name = title[1].isupper() or title.startswith("Brier")
+    return f"Soft {title if name else title[0].lower() + title[1:]}"
+
+
 _OVER_ALL = [
     _calibration(
         "ece",
-        "ECE",
+        "ECE per image",
         "expected calibration error of the top label over all voxels of a case: Σ_b n_b/N · |accuracy_b − confidence_b|; "
         "bins [k/n, (k+1)/n), 1 in the last",
     ),
@@ -64,9 +70,15 @@ _OVER_ALL = [
     _calibration("ace", "Adaptive ECE", "ECE with bins of equally many voxels"),
     _calibration("kde_ece", "KDE-ECE", "calibration error by kernel regression, without bins"),
     _calibration(
-        "foreground_ece", "ECE, foreground", "ECE of the voxels in and near prediction or reference"
+        "foreground_ece",
+        "ECE per image, foreground",
+        "ECE of the voxels in and near prediction or reference",
     ),
-    _calibration("boundary_ece", "ECE, boundary (BECE)", "ECE of the voxels at the boundaries of the labels"),
+    _calibration(
+        "boundary_ece",
+        "ECE per image, boundary (BECE)",
+        "ECE of the voxels at the boundaries of the labels",
+    ),
     _calibration(
         "boundary_sce", "SCE, boundary (BSCE)", "class-wise calibration error of the boundaries' voxels"
     ),
@@ -138,6 +150,7 @@ MEASURES: dict[str, Measure] = {
             replace(
                 measure,
                 name=f"soft_{measure.name}",
+                title=_soft(measure.title),
                 group=SOFT,
                 definition=f"{measure.title}, where a voxel is right to the share of raters who say so"
                 if measure.name not in ("brier", "nll")
@@ -147,7 +160,7 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "soft_classwise_ece",
-            "Class-wise ECE",
+            "Soft class-wise ECE",
             SOFT,
             "lower",
             "%",

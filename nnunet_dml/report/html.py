@@ -196,11 +196,7 @@ def definitions(models: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
     """The definitions of all that is shown: anchor, name, words; then what the evaluation says of itself."""
     names = [name for name in MEASURES if any(name in model.measures for model in models)]
     ordered = sorted((*names, *POOLED), key=lambda name: GROUPS.index(measure_of(name).group))
-    shown = []
-    for name in ordered:
-        measure = measure_of(name)
-        soft = name.startswith("soft_") and "soft" not in measure.title.lower()
-        shown.append((name, f"{measure.title}, soft" if soft else measure.title, measure.definition))
+    shown = [(name, measure_of(name).title, measure_of(name).definition) for name in ordered]
     own = models[0].summary.get("definitions", {})
     general = [(key, text) for key, text in own.items() if key not in MEASURES and key not in POOLED]
     return shown + [("", key[:1].upper() + key[1:], str(text)) for key, text in general]

@@ -31,7 +31,7 @@ def _pooled() -> dict[str, Measure]:
         for zone in ZONES:
             own = "" if zone == "all" else f"{zone}_"
             name = f"{'soft_' if soft else ''}{own}ece_pooled"
-            title = "ECE, pooled" if zone == "all" else f"ECE, {zone}, pooled"
+            title = f"{'Soft ECE' if soft else 'ECE'} pooled" + ("" if zone == "all" else f", {zone}")
             which = "all voxels" if zone == "all" else f"the voxels of the {zone}"
             definition = f"ECE of {which} of all cases together" + (
                 ", against the soft reference" if soft else ""

@@ -111,8 +111,13 @@ def test_the_table_for_people(long):
 
 
 def test_hard_and_soft_figures_are_two_columns_and_scores_have_four_digits():
-    assert tables.heading("ece") != tables.heading("soft_ece")
-    assert tables.heading("soft_ece_pooled") != tables.heading("ece_pooled")
+    found = [tables.heading(it) for it in ("ece", "soft_ece", "ece_pooled", "soft_ece_pooled")]
+    assert found == [
+        "ECE per image (%)",
+        "Soft ECE per image (%)",
+        "ECE pooled (%)",
+        "Soft ECE pooled (%)",
+    ]
     line = {"metric": "brier", "value": 0.01234, "sd": 0.001, "low": 0.01, "high": 0.02}
     assert tables._cell(line).text == "0.0123 ± 0.0010"
 

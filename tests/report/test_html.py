@@ -114,6 +114,8 @@ def test_the_table_of_cases_of_one_model_and_of_several(tmp_path):
     one = read_evaluation(write_evaluation(tmp_path / "one", cases=2, classes=("core", "rim")))
     heads, rows = case_table([one])
     assert heads[:6] == ["Case", "Fold", "Dice (%)", "Dice (%), core", "Dice (%), rim", "BDice (%)"]
+    assert {"ECE per image (%)", "Soft ECE per image (%)"} < set(heads)
+    assert len(set(heads)) == len(heads)
     core, rim = one.values("dice")[0]
     assert rows[0][:5] == ["case000", "0", *(f"{100 * it:.2f}" for it in ((core + rim) / 2, core, rim))]
     write_evaluation(tmp_path / "two", cases=3, classes=("core", "rim"))

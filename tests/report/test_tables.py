@@ -5,7 +5,8 @@ import pytest
 
 from nnunet_dml.evaluation.compare import compare
 from nnunet_dml.evaluation.folder import read_evaluation
-from nnunet_dml.report.pooled import curve
+from nnunet_dml.evaluation.measures import MEASURES
+from nnunet_dml.report.pooled import POOLED, curve
 from nnunet_dml.report.tables import by_class, class_table, comparison_table, estimates, summary_table
 from nnunet_dml.report.text import latex, markdown, plain
 from tests.report.evaluation_world import change_records, write_evaluation
@@ -68,6 +69,15 @@ def test_the_best_of_a_row_is_marked_by_the_measures_direction(two):
     ]
     alone = summary_table(two[:1], [estimates(two[0], resamples=50)], caption="x")
     assert not any(cell.best for row in alone.rows for cell in row)
+
+
+def test_no_two_figures_have_one_title():
+    titles = [it.title for it in (*MEASURES.values(), *POOLED.values())]
+    assert sorted(set(titles)) == sorted(titles)
+    assert MEASURES["ece"].heading == "ECE per image (%)"
+    assert POOLED["ece_pooled"].heading == "ECE pooled (%)"
+    assert MEASURES["soft_ace"].title == "Soft adaptive ECE"
+    assert MEASURES["soft_brier"].title == "Soft Brier score"
 
 
 def test_classes_have_a_column_each(two):
