@@ -103,12 +103,18 @@ def lines(report: Report, *, plain: bool = False) -> list[str]:
             f"Fractional voxels on their way to the loss: {report.title}",
             *_steps(report.steps, marks),
         ]
-    count = report.problems
-    summary = (
-        "Nothing is wrong." if not count else f"{count} problem{'s' * (count > 1)}, marked {marks['wrong']}."
-    )
-    rows += ["", summary]
+    rows += ["", _summary(report, marks)]
     return [row.translate(_PLAIN) for row in rows] if plain else rows
+
+
+def _summary(report: Report, marks: dict[str, str]) -> str:
+    problems, notes = report.problems, report.notes
+    text = (
+        f"{problems} problem{'s' * (problems > 1)}, marked {marks['wrong']}"
+        if problems
+        else "Nothing is wrong"
+    )
+    return f"{text}; {notes} note{'s' * (notes > 1)}, marked {marks['note']}." if notes else f"{text}."
 
 
 def _findings(findings: Sequence[Finding], marks: dict[str, str]) -> list[str]:

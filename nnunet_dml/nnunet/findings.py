@@ -14,7 +14,10 @@ MOST_LINES = 10  # of one kind of problem
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: what it is about, what was found and, unless all is well, what to do."""
+    """One check: what it is about, what was found and, unless all is well, what to do.
+
+    Its level is `ok`, `wrong`, or `note`: no fault, but something that has to be done or known sooner or later.
+    """
 
     level: Level
     about: str
@@ -52,8 +55,16 @@ class Report:
     @property
     def problems(self) -> int:
         """How many checks and steps are wrong."""
+        return self._count("wrong")
+
+    @property
+    def notes(self) -> int:
+        """How many checks and steps have a note, which is no fault."""
+        return self._count("note")
+
+    def _count(self, level: Level) -> int:
         rows: list[Finding | Step] = [*self.installation, *self.dataset, *self.steps]
-        return sum(row.level == "wrong" for row in rows)
+        return sum(row.level == level for row in rows)
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON-like values."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import shlex
 from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
@@ -21,46 +22,60 @@ from nnunet_dml._folders import PLUGIN, VARIABLES, environment_folder
 from nnunet_dml.nnunet.findings import Finding, wrong
 
 TRAINERS = "nnUNet_extTrainer"
+MADE_BY = {
+    "nnUNet_raw": "`nnunet-dml convert`",
+    "nnUNet_preprocessed": "`nnUNetv2_plan_and_preprocess`",
+    "nnUNet_results": "training",
+}
 DISTRIBUTION = "nnunet-dml"
 PACKAGES = ("nnunetv2", "torch", "batchgenerators", "batchgeneratorsv2", "blosc2", "SimpleITK")
 
 
 def check_folders() -> list[Finding]:
-    """nnU-Net's three folders: set, there, writable."""
-    found = []
-    for variable in VARIABLES:
-        results = variable == "nnUNet_results"
-        try:
-            folder = environment_folder(variable, must_exist=not results)
-        except InputError as error:
-            found += wrong(variable, error)
-            continue
-        if not folder.exists():
-            found.append(Finding("note", variable, f"{folder}: no such folder yet; nnU-Net makes it."))
-        elif not folder.is_dir():
-            text = f"{folder}: expected a folder, found a file. Export another one."
-            found.append(Finding("wrong", variable, text))
-        elif os.access(folder, os.W_OK | os.X_OK):
-            found.append(Finding("ok", variable, str(folder)))
-        elif variable == "nnUNet_raw":
-            text = f"{folder}: not writable; that is enough for training, not for converting."
-            found.append(Finding("note", variable, text))
-        else:
-            text = f"{folder}: expected a folder to write to, found no permission. Change its permissions."
-            found.append(Finding("wrong", variable, text))
-    return found
+    """nnU-Net's three folders: set, there or possible to make, writable."""
+    return [finding for variable in VARIABLES for finding in _check_folder(variable)]
+
+
+def _check_folder(variable: str) -> list[Finding]:
+    try:
+        folder = environment_folder(variable, must_exist=False)
+    except InputError as error:
+        return wrong(variable, error)
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        text = f"{folder}: expected a folder, found something else at {there}. Export another one."
+        return [Finding("wrong", variable, text)]
+    writable = os.access(there, os.W_OK | os.X_OK)
+    if there == folder and writable:
+        return [Finding("ok", variable, str(folder))]
+    if writable:
+        text = (
+            f"{folder}: not made yet; {MADE_BY[variable]} makes it, or `mkdir -p {shlex.quote(str(folder))}`."
+        )
+        return [Finding("note", variable, text)]
+    if there == folder and variable == "nnUNet_raw":
+        text = f"{folder}: not writable; that is enough for training, not for converting."
+        return [Finding("note", variable, text)]
+    text = f"{folder}: expected a folder to write to, found no permission at {there}. Change its permissions."
+    return [Finding("wrong", variable, text)]
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use: on a cluster fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_processes() -> list[Finding]:
     """The numbers of worker processes; a wrong one means that nnU-Net cannot even be imported."""
-    found, cpus = [], os.cpu_count() or 1
+    cpus = usable_cpus()
+    found = []
     for variable, least, default, meaning in (
         ("nnUNet_def_n_proc", 1, 8, "preprocessing and prediction"),
-        ("nnUNet_n_proc_DA", 0, min(12, cpus), "augmentation in training"),
+        ("nnUNet_n_proc_DA", 0, min(12, os.cpu_count() or 1), "augmentation in training"),
     ):
         text = os.environ.get(variable)
         if text is None:
-            found.append(Finding("ok", variable, f"unset: nnU-Net's default, {default} for {meaning}"))
+            found.append(_default_processes(variable, default, meaning, cpus))
         elif not text.isdecimal() or int(text) < least:
             advice = f"expected a whole number of at least {least}, found {text!r}. Export another one, or unset {variable}."
             found.append(Finding("wrong", variable, advice))
@@ -71,11 +86,32 @@ def check_processes() -> list[Finding]:
             )
             found.append(Finding("note", variable, advice))
         elif int(text) > cpus and variable == "nnUNet_def_n_proc":
-            advice = f"{text} for {meaning}, more than the {cpus} CPUs here. Export a smaller number."
+            advice = (
+                f"{text} for {meaning}, more than the {_count(cpus)} here. Run `export {variable}={cpus}`."
+            )
             found.append(Finding("note", variable, advice))
         else:
-            found.append(Finding("ok", variable, f"{text} for {meaning} ({cpus} CPUs here)"))
+            found.append(Finding("ok", variable, f"{text} for {meaning} ({_count(cpus)} here)"))
     return found
+
+
+def _default_processes(variable: str, default: int, meaning: str, cpus: int) -> Finding:
+    """What an unset variable means: too much where twice as many processes run as there are CPUs."""
+    training = variable == "nnUNet_n_proc_DA"
+    # a training itself, and half as many workers for validation, which nnU-Net runs beside those
+    running = default + max(1, default // 2) + 1 if training else default
+    text = f"unset: nnU-Net's default, {default} for {meaning}"
+    if running < 2 * cpus:
+        return Finding("ok", variable, text)
+    todo = f"Run `export {variable}={cpus}`."
+    if training and cpus <= 2:
+        todo = f"Put `{variable}=0` in front of nnUNetv2_train only: nnU-Net's preprocessing crashes by it."
+    all_in_all = f" ({running} processes in all)" if training else ""
+    return Finding("note", variable, f"{text}{all_in_all} on {_count(cpus)} here. {todo}")
+
+
+def _count(cpus: int) -> str:
+    return f"{cpus} CPU{'s' * (cpus > 1)}"
 
 
 def check_versions() -> list[Finding]:
@@ -141,13 +177,19 @@ def check_trainers() -> list[Finding]:
             else:
                 if found is not getattr(trainers, name):
                     others.append(name)
-    todo = 'Run `eval "$(nnunet-dml env)"`.'
+    todo, installed = 'Run `eval "$(nnunet-dml env)"`.', any(Path(it).resolve() == PLUGIN for it in folders)
     what = "unset" if value is None else value or "empty"
     if broken:
         todo = f"Mend or remove the module in {some(folders)} that cannot be imported{broken}."
-    elif missing and any(Path(path).resolve() == PLUGIN for path in folders):
+    elif missing and installed:
         todo = "Reinstall nnunet-dml."
-    if missing:
+    if missing and not (broken or installed):
+        text = (
+            f"{what}: nnunet-dml's own commands find its trainers, `nnunet-dml train` among them; nnU-Net's don't. "
+            f"Before nnUNetv2_train or nnUNetv2_predict: {todo[0].lower()}{todo[1:]}"
+        )
+        rows = [Finding("note", TRAINERS, text)]
+    elif missing:
         which = "any trainer of this package" if len(missing) == len(trainers.__all__) else some(missing)
         text = f"{what}: nnU-Net does not find {which}. {todo}"
         rows = [Finding("wrong", TRAINERS, text)]

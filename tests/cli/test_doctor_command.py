@@ -36,9 +36,14 @@ def test_the_table():
         "  ✓ stored               12.50%          0.0020",
         "  ! target, 32 × 32                              as asked",
         "",
-        "Nothing is wrong.",
+        "Nothing is wrong; 2 notes, marked !.",
     ]
     assert lines(BROKEN)[1:] == ["  ✗ nnUNet_raw  unset … Run `export`.", "", "1 problem, marked ✗."]
+    assert (
+        lines(Report([*BROKEN.installation, HEALTHY.installation[1]]))[-1]
+        == "1 problem, marked ✗; 1 note, marked !."
+    )
+    assert lines(Report([]))[-1] == "Nothing is wrong."
 
 
 def test_the_table_in_ascii():
@@ -100,6 +105,21 @@ def test_status_and_arguments(examined, capsys):
     assert main(["doctor", "-d", "501"]) == 2
 
 
+@pytest.mark.filterwarnings("ignore")  # importing every trainer of nnU-Net warns
+def test_folders_to_be_made_and_an_unset_search_leave_the_status_0(tmp_path, monkeypatch, capsys):
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{name}", str(tmp_path / name))
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "✗" not in out
+    assert out.count("not made yet") == 3
+    assert "Nothing is wrong; " in out
+    monkeypatch.delenv("nnUNet_raw")
+    assert main(["doctor"]) == 2
+    assert "1 problem, marked ✗; " in capsys.readouterr().out
+
+
 def test_what_cannot_be_imported_is_not_examined(examined, capsys):
     examined |= {"report": BROKEN, "importable": False}
     assert main(["doctor", "-d", "501"]) == 2
@@ -141,7 +161,7 @@ def test_a_phantom_from_its_masks_to_the_loss(phantom, tmp_path, monkeypatch):
     out = nnunet_dml("doctor", "-d", "901", "-p", "tiny", "-np", "2").stdout
     assert "10 cases with 3 raters" in out
     assert "labels.source=weighted, preprocessed for 2d" in out
-    assert out.endswith("Nothing is wrong.\n")
+    assert "Nothing is wrong" in out
 
     shutil.copytree(phantom.preprocessed / DATASET, tmp_path / DATASET)
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
@@ -150,7 +170,10 @@ def test_a_phantom_from_its_masks_to_the_loss(phantom, tmp_path, monkeypatch):
     done = nnunet_dml("doctor", "-d", "901", "--json", "-np", "1", check=False, nnUNet_extTrainer="")
     assert done.returncode == 2
     found = json.loads(done.stdout)
-    text = [it["text"] for it in (*found["installation"], *found["dataset"]) if it["level"] == "wrong"]
-    assert any('Run `eval "$(nnunet-dml env)"`.' in line for line in text)
-    assert any("found case03 (missing). Run `nnunet-dml preprocess" in line for line in text)
+    text = {
+        level: [it["text"] for it in (*found["installation"], *found["dataset"]) if it["level"] == level]
+        for level in ("note", "wrong")
+    }
+    assert any('run `eval "$(nnunet-dml env)"`.' in line for line in text["note"])
+    assert any("found case03 (missing). Run `nnunet-dml preprocess" in line for line in text["wrong"])
     assert sorted(tmp_path.rglob("*")) == before  # it writes nothing

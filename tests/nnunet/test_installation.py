@@ -34,18 +34,40 @@ def test_three_folders(places):
     assert {level for level, _ in rows(installation.check_folders()).values()} == {"ok"}
 
 
-def test_folders_that_are_unset_missing_or_files(places, monkeypatch):
+def test_folders_that_are_unset_or_something_else(places, monkeypatch):
     monkeypatch.delenv("nnUNet_raw")
     (places / "preprocessed").rmdir()
+    (places / "preprocessed").touch()
     (places / "results").rmdir()
+    (places / "results").symlink_to(places / "nowhere")
     found = rows(installation.check_folders())
     level, text = found["nnUNet_raw"]
     assert level == "wrong"
     assert text.endswith("found it unset. Run `export nnUNet_raw=FOLDER`.")
-    assert found["nnUNet_preprocessed"][0] == "wrong"
-    assert found["nnUNet_results"] == ("note", f"{places / 'results'}: no such folder yet; nnU-Net makes it.")
-    (places / "results").touch()
-    assert rows(installation.check_folders())["nnUNet_results"][0] == "wrong"
+    for name in ("preprocessed", "results"):
+        level, text = found[f"nnUNet_{name}"]
+        assert level == "wrong"
+        assert f"found something else at {places / name}" in text
+
+
+def test_folders_that_are_not_made_yet_are_no_fault(places, monkeypatch):
+    for name in ("raw", "preprocessed"):
+        (places / name).rmdir()
+    monkeypatch.setenv("nnUNet_results", str(places / "my models" / "of today"))
+    found = rows(installation.check_folders())
+    made = "`nnunet-dml convert` makes it"
+    assert found["nnUNet_raw"] == (
+        "note",
+        f"{places / 'raw'}: not made yet; {made}, or `mkdir -p {places / 'raw'}`.",
+    )
+    assert found["nnUNet_preprocessed"][0] == "note"
+    level, text = found["nnUNet_results"]
+    assert level == "note"
+    assert text.endswith(f"training makes it, or `mkdir -p '{places / 'my models' / 'of today'}'`.")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != places)  # nowhere to make them
+    found = rows(installation.check_folders())
+    assert [level for level, _ in found.values()] == ["wrong"] * 3
+    assert f"found no permission at {places}." in found["nnUNet_raw"][1]
 
 
 def test_folders_that_cannot_be_written(places, monkeypatch):
@@ -67,17 +89,52 @@ def test_folders_that_cannot_be_written(places, monkeypatch):
         ("nnUNet_n_proc_DA", "many", "wrong", "found 'many'"),
         ("nnUNet_n_proc_DA", "-1", "wrong", "at least 0"),
         ("nnUNet_def_n_proc", "0", "wrong", "at least 1"),
-        ("nnUNet_def_n_proc", "100000", "note", "more than the"),
+        ("nnUNet_def_n_proc", None, "ok", "unset"),
+        (
+            "nnUNet_def_n_proc",
+            "100000",
+            "note",
+            "more than the 16 CPUs here. Run `export nnUNet_def_n_proc=16`.",
+        ),
         ("nnUNet_def_n_proc", "", "wrong", "found ''"),
     ],
 )
 def test_numbers_of_processes(places, monkeypatch, variable, value, level, words):
     monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(installation, "usable_cpus", lambda: 16)
     if value is not None:
         monkeypatch.setenv(variable, value)
     found, text = rows(installation.check_processes())[variable]
     assert found == level
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("machine", "usable", "preprocessing", "training"),
+    [
+        (1, 1, "8 for preprocessing and prediction on 1 CPU here. Run `export nnUNet_def_n_proc=1`.", "(3 processes"),
+        (2, 2, "Run `export nnUNet_def_n_proc=2`.", "Put `nnUNet_n_proc_DA=0` in front of nnUNetv2_train only"),
+        (4, 4, "Run `export nnUNet_def_n_proc=4`.", ""),
+        (5, 5, "", ""),
+        (64, 4, "Run `export nnUNet_def_n_proc=4`.", "Run `export nnUNet_n_proc_DA=4`."),
+        (64, 16, "", ""),
+    ],
+)  # fmt: skip
+def test_defaults_that_are_too_many_for_few_cpus(monkeypatch, machine, usable, preprocessing, training):
+    """nnU-Net counts the machine's CPUs, of which a cluster may give a few only."""
+    monkeypatch.setattr(os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(installation, "usable_cpus", lambda: usable)
+    for variable, words in (("nnUNet_def_n_proc", preprocessing), ("nnUNet_n_proc_DA", training)):
+        monkeypatch.delenv(variable, raising=False)
+        level, text = rows(installation.check_processes())[variable]
+        assert level == ("note" if words else "ok")
+        assert words in text
+
+
+def test_the_cpus_of_this_process(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6}, raising=False)
+    assert installation.usable_cpus() == 3
 
 
 def test_a_number_that_nnunet_cannot_be_imported_with(places, monkeypatch):
@@ -132,14 +189,29 @@ def test_the_search_for_trainers(places, monkeypatch):
     own = places / "mine"
     own.mkdir()
     (own / "my_trainer.py").write_text("class nnUNetTrainerMine: ...\n")
-    ((about, (level, text)),) = rows(installation.check_trainers()).items()
+    ((about, (level, _)),) = rows(installation.check_trainers()).items()
     assert (about, level) == (TRAINERS, "ok")
     monkeypatch.setenv(TRAINERS, os.pathsep.join([str(own), str(PLUGIN)]))
     assert rows(installation.check_trainers())[TRAINERS][0] == "ok"
+
+
+def test_without_the_variable_only_stock_commands_lack_the_trainers(places, monkeypatch):
     monkeypatch.delenv(TRAINERS)
     level, text = rows(installation.check_trainers())[TRAINERS]
+    assert level == "note"
+    assert text.startswith("unset: nnunet-dml's own commands find its trainers")
+    assert text.endswith('Before nnUNetv2_train or nnUNetv2_predict: run `eval "$(nnunet-dml env)"`.')
+    monkeypatch.setenv(TRAINERS, str(places))  # the user's own trainers
+    assert rows(installation.check_trainers())[TRAINERS][0] == "note"
+
+
+def test_a_plug_in_without_its_trainers_is_a_fault(places, monkeypatch):
+    (places / "plugin").mkdir()
+    monkeypatch.setattr(installation, "PLUGIN", places / "plugin")
+    monkeypatch.setenv(TRAINERS, str(places / "plugin"))
+    level, text = rows(installation.check_trainers())[TRAINERS]
     assert level == "wrong"
-    assert text == 'unset: nnU-Net does not find any trainer of this package. Run `eval "$(nnunet-dml env)"`.'
+    assert text.endswith("nnU-Net does not find any trainer of this package. Reinstall nnunet-dml.")
 
 
 def test_folders_that_hide_the_trainers(places, monkeypatch):
