@@ -116,11 +116,15 @@ def run(args: argparse.Namespace) -> int:
     if tests := predicted & parts[1] - parts[0]:
         notes.append(f"the reference of {len(tests)} cases is in {LABELS[1]}")
     shown = list(notes)
+    gaps = [found.gaps] if found.gaps else []
     labelled = {case for part in parts if part & predicted for case in part}
     if missing := sorted(labelled - predicted):
-        text = f"{len(missing)} of {len(labelled)} labelled cases have no prediction"
+        text = "; ".join([*gaps, f"{len(missing)} of {len(labelled)} labelled cases have no prediction"])
         notes.append(f"{text}: {', '.join(missing)}")
         shown.append(f"{text}: {some(missing)}")
+    else:
+        notes += gaps
+        shown += gaps
     if args.by == "fold" and args.model is None:
         shown.append("a folder of predictions has no folds")
     records = evaluate(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_splits
 from nnunet_dml._folders import environment_folder, find_dataset, folder_if_there
 from nnunet_dml._images import PICTURES, split_ending
+from nnunet_dml.evaluation.calibrated.outputs import RECORD
 from nnunet_dml.evaluation.dataset import RawDataset, check_reader, check_same_labels
 from nnunet_dml.evaluation.map_files import MAPS
 from nnunet_dml.evaluation.probability_files import NPZ_HINT, is_fraction_image, read_probabilities
@@ -24,6 +27,10 @@ __all__ = [
     "of_model",
     "read_probabilities",
 ]
+
+
+FINAL = "checkpoint_final.pth"
+"""What nnU-Net writes into a fold when its training is done."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,13 @@ class Predictions:
     source: Path
     cases: tuple[Prediction, ...]
     notes: tuple[str, ...]
+    gaps: str = ""
+    """Which folds of a model have no predictions and why, in words; empty where all have, or nobody knows."""
+
+    @property
+    def all_notes(self) -> tuple[str, ...]:
+        """The notes, with the gaps."""
+        return (*self.notes, *([self.gaps] if self.gaps else []))
 
 
 def find_model(model: str, dataset: str | None, *, option: str = "") -> Path:
@@ -103,7 +117,6 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
             lacking.append(
                 problem(validation, expected="files of probabilities (.npz)", found=found, todo=NPZ_HINT)
             )
-            notes.append(f"{fold.name} has no validation/*.npz and is left out")
             continue
         cases += [Prediction(f.name[: -len(".npz")], number, f) for f in files]
         if splits and int(number) < len(splits):
@@ -114,11 +127,10 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
         raise InputError(*lacking)
     if (folder / "fold_all").is_dir():
         notes.append("fold_all is left out: it was trained on its validation cases")
-    expected = len(splits) if splits else None
-    if expected and len({c.fold for c in cases}) != expected:
-        notes.append(f"{len({c.fold for c in cases})} of {expected} folds")
     _check_each_once(cases)
-    return Predictions(folder, tuple(cases), tuple(notes))
+    known = {*range(len(splits)), *(int(fold.name[5:]) for fold in folds)}
+    gaps = _gaps(folder, sorted(known - {int(it.fold) for it in cases}))
+    return Predictions(folder, tuple(cases), tuple(notes), gaps)
 
 
 def of_folder(folder: Path) -> Predictions:
@@ -183,6 +195,26 @@ def check_labels(folder: Path, dataset: RawDataset) -> None:
     places = [folder, *([folder.parent] if folder.name == MAPS else [])]
     if described := [it for it in places if (it / "dataset.json").is_file()]:
         check_same_labels(described[0], dataset)
+
+
+def _gaps(folder: Path, folds: Sequence[int]) -> str:
+    """Why folds have no predictions: `folds 1, 2 are not trained, fold 3 is not validated with --npz`."""
+    lacking: dict[str, list[int]] = defaultdict(list)
+    for fold in folds:
+        lacking[_lack(folder, fold)].append(fold)
+    return ", ".join(
+        f"{'folds' if len(own) > 1 else 'fold'} {', '.join(map(str, own))} {'are' if len(own) > 1 else 'is'} {why}"
+        for why, own in lacking.items()
+    )
+
+
+def _lack(folder: Path, fold: int) -> str:
+    if (folder / RECORD).is_file():  # of `calibrate apply --cross-fitted`, not the model itself
+        return "not among the calibrated ones"
+    there = {path.name for path in (folder / f"fold_{fold}").glob("checkpoint_*.pth")}
+    if not there:
+        return "not trained"
+    return "not validated with --npz" if FINAL in there else "not trained to the end"
 
 
 def _npz_files(folder: Path) -> list[Path]:

@@ -134,7 +134,7 @@ def apply_cross_fitted(model: Path, dataset_name: str, output: Path, *, processe
         place.mkdir(parents=True, exist_ok=True)
         clear_leftovers(place)
     made = _run(jobs, model, labels, processes=processes)
-    return Applied(made, len(jobs) - made, methods, found.notes)
+    return Applied(made, len(jobs) - made, methods, found.all_notes)
 
 
 def _check_not_its_own(cases: Sequence[Prediction], model: Path, stored: store.Stored, folder: Path) -> None:

@@ -85,7 +85,7 @@ def fit(
         InputError: No or bad validation probabilities, no reference, too few voxels or cases.
     """
     found = predictions.of_model(model, dataset.name)
-    groups, notes = groups_of(found.cases), list(found.notes)
+    groups, notes = groups_of(found.cases), list(found.all_notes)
     folds = len({it.fold for it in found.cases})
     if folds < LEAST_FOLDS:
         what = "1 fold" if folds == 1 else f"{folds} folds"
