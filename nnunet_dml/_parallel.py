@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -40,15 +40,14 @@ def each(
     if processes < 1:
         raise InputError(problem("-np", expected="at least 1 process", found=str(processes)))
     attempt = partial(_attempt, work)
-    bar = partial(tqdm, total=len(items), desc=title, unit="case", delay=1)
     if processes == 1 or len(items) < 2:
-        results = list(bar(map(attempt, items)))
+        results = list(tqdm(map(attempt, items), total=len(items), desc=title, unit="case", delay=1))
     else:
         # spawned, as in nnU-Net: the threads of PyTorch and SimpleITK do not survive a fork
         workers, context = min(processes, len(items)), get_context("spawn")
         with ProcessPoolExecutor(workers, context, initializer=initializer) as pool:
             try:
-                results = list(bar(pool.map(attempt, items)))
+                results = _watched(pool.map(attempt, items), len(items), title, workers)
             except BrokenProcessPool:
                 found = "one was killed, perhaps for want of memory"
                 todo = "Use fewer."
@@ -62,6 +61,18 @@ def each(
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return [result for result in results if not isinstance(result, InputError)]
+
+
+def _watched(results: Iterable[R], total: int, title: str, workers: int) -> list[R]:
+    """The results as they come; until the first, which takes seconds, the bar says what is waited for."""
+    came: list[R] = []
+    with tqdm(total=total, desc=f"{title} (starting {workers} processes)", unit="case") as bar:
+        for result in results:
+            if not came:
+                bar.set_description(title, refresh=False)
+            came.append(result)
+            bar.update()
+    return came
 
 
 def _attempt(work: Callable[[T], R], item: T) -> R | InputError:

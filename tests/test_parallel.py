@@ -35,6 +35,17 @@ def test_a_worker_that_is_killed():
         each(square, [1, 13], processes=2, title="x")
 
 
+def test_the_bar_says_that_processes_start_until_the_first_result(capsys):
+    each(square, [3, 1, 2], processes=2, title="Squares")
+    shown = [it for it in capsys.readouterr().err.replace("\n", "\r").split("\r") if it.strip()]
+    assert shown[0].startswith("Squares (starting 2 processes):   0%|")
+    assert "0/3" in shown[0]
+    assert shown[-1].startswith("Squares: 100%|")
+    assert not [it for it in shown if "starting" in it and "0/3" not in it]
+    each(square, [3, 1, 2], processes=1, title="Squares")
+    assert capsys.readouterr().err == ""  # done at once: nothing to be shown
+
+
 def test_no_process():
     with pytest.raises(InputError, match="-np: expected at least 1 process, found 0"):
         each(square, [1], processes=0, title="x")
