@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.evaluation.dataset import LABELS, read_dataset
     from nnunet_dml.evaluation.options import Options
     from nnunet_dml.evaluation.run import evaluate
+    from nnunet_dml.evaluation.training import training_of
     from nnunet_dml.metrics.overlap import THRESHOLDS
 
     if args.by and (args.json or args.csv):
@@ -130,9 +131,11 @@ def run(args: argparse.Namespace) -> int:
     records = evaluate(
         found.cases, dataset, options, args.output, processes=args.processes, overwrite=args.overwrite
     )
+    folds = sorted({it.fold for it in found.cases if it.fold}, key=int)
     result = {
         "dataset": dataset.name,
         "source": str(found.source),
+        **({"training": training_of(found.source, folds)} if folds else {}),
         **summary.summarise(records, dataset.foreground, options),
         "notes": notes,
         "options": {**asdict(options), "thresholds": list(options.thresholds)},

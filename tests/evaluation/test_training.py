@@ -1,0 +1,136 @@
+"""How a model was trained, read from its folder."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from nnunet_dml.evaluation.calibrated.outputs import RECORD
+from nnunet_dml.evaluation.training import training_of
+from nnunet_dml.nnunet.option_groups import Options
+from tests.evaluation.evaluation_world import MODEL, World
+
+STOCK_LOSS = "DeepSupervisionWrapper(\n  (loss): DC_and_CE_loss(\n    (ce): RobustCrossEntropyLoss()\n  )\n)"
+
+
+def write_model(folder, *, plans=None, folds=("0", "1"), final=True, **debug):
+    """A model's folder as a training leaves it, with nnU-Net's notes on it in words."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plans.json").write_text(json.dumps({"plans_name": "short", **(plans or {})}))
+    for fold in folds:
+        (folder / f"fold_{fold}").mkdir(exist_ok=True)
+        said = {"output_folder_base": str(folder), "num_epochs": "8", "num_iterations_per_epoch": "25"}
+        (folder / f"fold_{fold}" / "debug.json").write_text(json.dumps({**said, **debug}))
+        if final:
+            (folder / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"never read")
+    return folder
+
+
+def options(groups=("labels", "loss", "training"), **values):
+    """What this package's trainers leave in debug.json."""
+    return {"options": str(Options.model_validate(values)), "option_groups": str(tuple(groups))}
+
+
+def test_a_trainer_of_this_package(tmp_path):
+    labels = {"source": "weighted", "smoothing": "boundary", "epsilon": 0.5}
+    loss = {"overlap": "jml", "class_weights": (1, 2), "deep_supervision": False}
+    said = options(labels=labels, loss=loss, training={"seed": 1234})
+    asked = {"labels": {"source": "weighted"}, "training": {"seed": 1234}}
+    folder = write_model(tmp_path / "nnUNetTrainerJML__short__2d", plans={"nnunet_dml": asked}, **said)
+    (folder / "fold_1" / "checkpoint_final.pth").unlink()
+    facts = {
+        "labels": "weighted, smoothed near boundaries by 0.5",
+        "loss": "0.5 × cross-entropy + 1.5 × jml, no deep supervision",
+        "epochs": 8,
+        "iterations": 25,
+        "seed": 1234,
+    }
+    assert training_of(folder, ["0", "1"]) == {
+        "model": "nnUNetTrainerJML__short__2d",
+        "trainer": "nnUNetTrainerJML",
+        "plans": "short",
+        "configuration": "2d",
+        "options": asked,
+        "folds": {"0": {**facts, "finished": True}, "1": {**facts, "finished": False}},
+    }
+
+
+def test_trainers_with_nnunets_own_labels_and_loss(tmp_path):
+    """Whose options, where they have any, name a loss that they do not read."""
+    for name, said in (("nnUNetTrainer", {}), ("nnUNetTrainerConfigured", options(["training"]))):
+        folder = write_model(tmp_path / f"{name}__short__2d", folds="0", loss=STOCK_LOSS, **said)
+        facts = training_of(folder, ["0"])["folds"]["0"]
+        expected = {"labels": "hard", "loss": "DC_and_CE_loss", "epochs": 8, "iterations": 25, "seed": None}
+        assert facts == {**expected, "finished": True}
+
+
+def test_a_teacher_is_named(tmp_path):
+    teacher = {"model": "Dataset501_X/nnUNetTrainer__short__2d"}
+    said = options(["labels", "loss", "teacher", "training"], teacher=teacher)
+    folder = write_model(tmp_path / "nnUNetTrainerDML_KD__short__2d", folds="0", **said)
+    assert training_of(folder, ["0"])["folds"]["0"]["teacher"] == "nnUNetTrainer__short__2d"
+
+
+def test_a_renamed_folder_and_a_calibrated_one(tmp_path):
+    name = "nnUNetTrainerDML__short__2d"
+    folder = write_model(tmp_path / name, folds="0", **options(labels={"source": "uniform"}))
+    expected = training_of(folder, ["0"])
+    renamed = folder.rename(tmp_path / "best")
+    assert training_of(renamed, ["0"]) == expected
+    calibrated = tmp_path / "calibrated"
+    calibrated.mkdir()
+    (calibrated / RECORD).write_text(json.dumps({"source": str(renamed), "cross_fitted": True}))
+    assert training_of(calibrated, ["0"]) == {**expected, "calibrated": True}
+    (calibrated / RECORD).write_text(json.dumps({"source": f"/gone/{name}"}))
+    found = training_of(calibrated, ["0"])
+    assert (found["model"], found["trainer"], found["calibrated"]) == (name, "nnUNetTrainerDML", True)
+    assert found["folds"] == {"0": {}}
+
+
+def test_without_debug_json_the_plans_say_what_they_ask_for(tmp_path):
+    asked = {"labels": {"source": "uniform"}, "training": {"epochs": 30}}
+    folder = write_model(tmp_path / "a__short__2d", plans={"nnunet_dml": asked}, folds="0")
+    (folder / "fold_0" / "debug.json").unlink()
+    facts = training_of(folder, ["0"])["folds"]["0"]
+    assert facts == {"labels": "uniform", "epochs": 30, "finished": True}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{",
+        "[]",
+        '{"options": "labels=LabelOptions(source=__import__(\'os\').getcwd())", "option_groups": 3}',
+        '{"options": "((((", "num_epochs": "many", "num_iterations_per_epoch": null, "loss": 1}',
+        '{"options": "labels=LabelOptions(*a)", "output_folder_base": null}',
+        json.dumps({"options": f"labels=LabelOptions(source={'(' * 9000})"}),
+    ],
+)
+def test_what_is_damaged_is_not_known(tmp_path, said):
+    folder = write_model(tmp_path / "a__short__2d", plans={"nnunet_dml": 3}, folds="0")
+    (folder / "fold_0" / "debug.json").write_text(said)
+    (folder / "plans.json").write_text('{"nnunet_dml": 3}')
+    found = training_of(folder, ["0"])
+    assert found["options"] == {}
+    assert found["folds"]["0"].keys() <= {"labels", "seed", "finished"}
+
+
+def test_evaluate_writes_it_for_models_only(environment):
+    world = World(environment)
+    write_model(world.model, **options(labels={"source": "weighted"}))
+    world.run()
+    training = world.summary()["training"]
+    assert training["model"] == MODEL
+    assert [it["labels"] for it in training["folds"].values()] == ["weighted", "weighted"]
+    world.run(source=("--predictions", str(world.model / "fold_0" / "validation")))
+    assert "training" not in world.summary()
+
+
+def test_reading_it_imports_neither_nnunet_nor_the_trainers():
+    code = (
+        "import sys, nnunet_dml.evaluation.training; "
+        "print([it for it in sys.modules if it.startswith(('nnunetv2', 'nnunet_dml.nnunet'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
