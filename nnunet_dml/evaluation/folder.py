@@ -97,7 +97,7 @@ def read_evaluation(folder: Path, name: str = "") -> Evaluation:
     if lacking or not isinstance(summary["classes"], list) or not summary["classes"]:
         found = f"none of {', '.join(lacking)} in it" if lacking else "no classes in it"
         raise InputError(problem(path, expected="a summary of an evaluation", found=found, todo=todo))
-    kinds = {"options": dict, "raters": dict, "notes": list}
+    kinds = {"options": dict, "raters": dict, "notes": list, "training": dict}
     if wrong := [key for key, kind in kinds.items() if not isinstance(summary.get(key, kind()), kind)]:
         found = f"{', '.join(wrong)} of another kind"
         raise InputError(problem(path, expected="a summary of an evaluation", found=found, todo=todo))
@@ -205,7 +205,7 @@ def _said(value: object) -> str:
 def _told_apart(folders: Sequence[Path]) -> list[str]:
     """The ends of the paths, as long as they must be to differ."""
     for depth in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-depth:]) for folder in folders]
+        names = [Path(*folder.parts[-depth:]).as_posix() for folder in folders]
         if len(set(names)) == len(names):
             return names
     return [str(folder) for folder in folders]

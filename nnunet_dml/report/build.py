@@ -26,7 +26,8 @@ def read_models(
         names: What to call the models.
 
     Raises:
-        InputError: As `read_evaluations`; or a calibrated evaluation is missing, or is of other cases.
+        InputError: As `read_evaluations`; or a calibrated evaluation is missing, is of other cases, or would be called
+            as one of the models.
     """
     if calibrated and len(calibrated) != len(folders):
         expected, found = f"as many as there are evaluations, {len(folders)}", str(len(calibrated))
@@ -39,6 +40,11 @@ def read_models(
         raise InputError(problem(own[0], expected="an evaluation after calibration", found=found))
     models = read_evaluations(folders, names)
     after = []
+    taken = {f"{it.name}, calibrated" for it in models} & {it.name for it in models} if calibrated else set()
+    if taken:
+        todo = "Give other --names."
+        expected = "names that stay different with `, calibrated` behind them"
+        raise InputError(problem("--names", expected=expected, found=some(sorted(taken)), todo=todo))
     for model, folder in zip(models, calibrated, strict=False):
         it = read_evaluation(folder, f"{model.name}, calibrated")
         check_comparable(model, it)

@@ -37,12 +37,8 @@ class Series:
 
     model: Evaluation
     style: Style
-
-    @property
-    def label(self) -> str:
-        """Its name, cut to fit a legend."""
-        name = re.sub("^_", " _", self.model.name)  # matplotlib hides labels that begin with one
-        return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
+    label: str
+    """Its name, cut to fit a legend."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +63,26 @@ def series_of(models: Sequence[Evaluation], calibrated: Sequence[Evaluation] = (
     """
     found = []
     for k, model in enumerate(models):
-        found.append(Series(model, style(k)))
+        found.append((model, style(k)))
         if calibrated:
-            found.append(Series(calibrated[k], style(k, after=True)))
-    return found
+            found.append((calibrated[k], style(k, after=True)))
+    labels = legend_names([model.name for model, _ in found])
+    return [Series(*it, label) for it, label in zip(found, labels, strict=True)]
+
+
+def legend_names(names: Sequence[str]) -> list[str]:
+    """Names of at most `LONGEST` letters, cut where they still differ, if near the middle there is such a place.
+
+    >>> legend_names(["nnUNetTrainerDML/evaluation", "nnUNetTrainerJML/evaluation", "short"])
+    ['nnUNetTrainerD…/evaluation', 'nnUNetTrainerJ…/evaluation', 'short']
+    """
+    names = [re.sub("^_", " _", name) for name in names]  # matplotlib hides labels that begin with one
+    for head in sorted(range(LONGEST), key=lambda it: abs(it - LONGEST // 2)):
+        tail = LONGEST - 1 - head
+        cut = [it if len(it) <= LONGEST else f"{it[:head]}…{it[len(it) - tail :]}" for it in names]
+        if len(set(cut)) == len(cut):
+            return cut
+    return [f"{k}: {name}"[: LONGEST - 1] + "…" for k, name in enumerate(names, start=1)]
 
 
 def all_charts(series: Sequence[Series]) -> list[Chart]:

@@ -21,6 +21,7 @@ from nnunet_dml.report.pictures import ERROR, MAP, CasePictures, colour_bar
 from nnunet_dml.report.pooled import POOLED
 from nnunet_dml.report.tables import Cell, Estimate, Table, measure_of
 from nnunet_dml.report.theme import inline_svg
+from nnunet_dml.report.training import full_name, training_table
 
 TILES = ("dice", "bdice", "ece_pooled", "volume_bias")
 CASE_COLUMNS = (
@@ -99,7 +100,7 @@ def _context(report: Report) -> dict[str, Any]:
     names = [model.name for model in report.models]
     there = {chart.section for chart in report.charts}
     columns, rows = case_table(report.shown)
-    sections = [("summary", "Summary")]
+    sections = [("summary", "Summary"), ("training", "Training")]
     if report.comparison_table or report.comparison_notes:
         sections.append(("comparison", "Comparison"))
     sections += [
@@ -123,7 +124,8 @@ def _context(report: Report) -> dict[str, Any]:
         "title": f"{first.dataset}: {names[0]}"
         if len(names) == 1
         else f"{first.dataset}: {len(names)} models",
-        "lead": f"{count} cases, {_classes(first)}{'; ' + ', '.join(names) if len(names) > 1 else ''}"
+        "lead": f"{count} cases, {_classes(first)}"
+        + (f"; {said}" if (said := ", ".join(names) if len(names) > 1 else full_name(first)) else "")
         + (", before and after calibration." if report.calibrated else "."),
         "sections": sections,
         "models": report.shown,
@@ -133,6 +135,7 @@ def _context(report: Report) -> dict[str, Any]:
         "notes": report.notes,
         "class_tables": report.class_tables,
         "fine_grained": fine_grained_table(report.shown),
+        "training": training_table(report.models),
         "comparison": report.comparison_table,
         "comparison_explanation": report.comparison.explanation if report.comparison else "",
         "comparison_note": report.comparison_notes,
