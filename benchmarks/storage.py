@@ -62,7 +62,8 @@ def measure(options: Options) -> Row:
         "storage",
         f"Soft maps on disk, phantom of {edge} × {edge} × {depth}",
         "The weighted mean of the raters, one class. Ours are 8-bit (error at most 1/510), with a checksum. Times are of writing and "
-        'reading once; "resampled" is linear, to another grid, which makes more different values.',
+        'reading once; "resampled" is linear, to another grid, which makes more different values. '
+        "Real data: [soft maps on disk](all-data.md#soft-maps-on-disk).",
     )
     for raters in RATERS:
         for resampled in (False, True):
