@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from nnunet_dml import _images
 from nnunet_dml.nnunet import rater_writing
@@ -113,7 +114,7 @@ class TestFullDisk:
         convert(src)
         before = tree(raw)
         monkeypatch.setattr(
-            _images.sitk, "WriteImage", lambda *_: (_ for _ in ()).throw(RuntimeError("ITK ERROR: no"))
+            sitk, "WriteImage", lambda *_: (_ for _ in ()).throw(RuntimeError("ITK ERROR: no"))
         )
         with pytest.raises(OSError, match="is the disk full"):
             convert(src, overwrite=True)
