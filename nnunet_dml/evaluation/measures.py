@@ -22,6 +22,8 @@ class Measure:
     """`%`: a fraction that is printed in per cent."""
     definition: str
     per_class: bool = False
+    plain: str = ""
+    """The same for who reads a report for the first time, without signs; empty where the definition has none."""
 
     def text(self, value: float) -> str:
         """A value as it is printed, without its unit; a dash where it is undefined.
@@ -41,15 +43,17 @@ class Measure:
         return f"{self.title} ({self.unit})" if self.unit else self.title
 
 
-def _overlap(name: str, title: str, definition: str) -> Measure:
-    return Measure(name, title, "Overlap", "higher", "%", definition, per_class=True)
+def _overlap(name: str, title: str, definition: str, plain: str = "") -> Measure:
+    return Measure(name, title, "Overlap", "higher", "%", definition, per_class=True, plain=plain)
 
 
 HARD, SOFT = "Calibration against the hard reference", "Calibration against the soft reference"
 
 
-def _calibration(name: str, title: str, definition: str, unit: Literal["%", ""] = "%") -> Measure:
-    return Measure(name, title, HARD, "lower", unit, definition)
+def _calibration(
+    name: str, title: str, definition: str, unit: Literal["%", ""] = "%", plain: str = ""
+) -> Measure:
+    return Measure(name, title, HARD, "lower", unit, definition, plain=plain)
 
 
 def _soft(title: str) -> str:
@@ -64,6 +68,8 @@ _OVER_ALL = [
         "ECE per image",
         "expected calibration error of the top label over all voxels of a case: Σ_b n_b/N · |accuracy_b − confidence_b|; "
         "bins [k/n, (k+1)/n), 1 in the last",
+        plain="how far the model's confidence is from how often it is right: at 2 % it is two points off, on average over "
+        "all voxels of an image, the many easy ones of the background among them",
     ),
     _calibration("mce", "MCE", "the greatest |accuracy − confidence| of any bin, however few voxels it has"),
     _calibration("sce", "SCE", "class-wise calibration error, mean over the classes, background included"),
@@ -101,8 +107,14 @@ MEASURES: dict[str, Measure] = {
             "dice",
             "Dice",
             "2|P ∩ R| / (|P| + |R|) of the hard prediction (the most probable class) and the label",
+            "how far the model's outline and the label's cover each other: 100 % is the same outline, 0 % is nothing in common",
         ),
-        _overlap("iou", "IoU", "|P ∩ R| / |P ∪ R| of the same two"),
+        _overlap(
+            "iou",
+            "IoU",
+            "|P ∩ R| / |P ∪ R| of the same two",
+            "the same as a share of all that either of the two covers; it is never above Dice",
+        ),
         _overlap(
             "soft_dice", "Soft Dice", "1 − Σ|p − y| / (Σp + Σy) of the probabilities and the soft reference"
         ),
@@ -110,6 +122,8 @@ MEASURES: dict[str, Measure] = {
             "bdice",
             "BDice",
             "mean over the thresholds of the Dice of probabilities and soft reference, both cut at value ≥ threshold",
+            "Dice of the model's probabilities and the soft reference, level by level: it asks the model to be unsure "
+            "where, and as much as, the raters are",
         ),
         _overlap("rater_dice", "Dice per rater", "Dice against each rater by himself, mean over the raters"),
         _overlap(
@@ -125,6 +139,7 @@ MEASURES: dict[str, Measure] = {
             "mm",
             "Hausdorff distance of the surfaces, 95th percentile",
             per_class=True,
+            plain="how far the two outlines lie apart at most, the farthest 5 % of their points left aside",
         ),
         Measure(
             "ged",
@@ -155,6 +170,7 @@ MEASURES: dict[str, Measure] = {
                 definition=f"{measure.title}, where a voxel is right to the share of raters who say so"
                 if measure.name not in ("brier", "nll")
                 else f"{measure.title} with y the soft reference",
+                plain="",
             )
             for measure in _OVER_ALL
         ),
@@ -175,6 +191,8 @@ MEASURES: dict[str, Measure] = {
             "%",
             "(Σp − Σy) / Σy: the sum of the probabilities against that of the soft reference; comparisons are of its absolute value",
             per_class=True,
+            plain="by how much the model's volume is larger (+) or smaller (−) than that of the soft reference; in the mean "
+            "over cases the two cancel out",
         ),
         Measure(
             "volume_difference_ml",

@@ -19,6 +19,7 @@ from nnunet_dml.evaluation.measures import GROUPS, MEASURES
 from nnunet_dml.report.figures import Chart
 from nnunet_dml.report.pictures import ERROR, MAP, CasePictures, colour_bar
 from nnunet_dml.report.pooled import POOLED
+from nnunet_dml.report.reading import reading
 from nnunet_dml.report.tables import Cell, Estimate, Table, measure_of
 from nnunet_dml.report.theme import inline_svg
 from nnunet_dml.report.training import full_name, training_table
@@ -131,6 +132,11 @@ def _context(report: Report) -> dict[str, Any]:
         "models": report.shown,
         "calibrated": bool(report.calibrated),
         "tiles": _tiles(report) if len(report.shown) == 1 else [],
+        "reading": reading(
+            first,
+            {row[0].measure for row in report.summary.rows},
+            compared=report.comparison_table is not None,
+        ),
         "summary": report.summary,
         "notes": report.notes,
         "class_tables": report.class_tables,

@@ -36,7 +36,10 @@ def _pooled() -> dict[str, Measure]:
             definition = f"ECE of {which} of all cases together" + (
                 ", against the soft reference" if soft else ""
             )
-            found[name] = replace(MEASURES["ece"], name=name, title=title, group=group, definition=definition)
+            plain = definition + "; too sure in one image and too unsure in another cancel out"
+            found[name] = replace(
+                MEASURES["ece"], name=name, title=title, group=group, definition=definition, plain=plain
+            )
     return found
 
 
