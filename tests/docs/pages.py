@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,6 @@ from tests.conftest import ROOT
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4}(?:nnunet-dml|nnUNetv2_\w+|pip|python|bash) .*\n)+", re.MULTILINE)
-TOGETHER = ("README.md",)  # the pages that run one after the other on one phantom; see test_readme_runs.py
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
 
 
@@ -36,16 +38,13 @@ class Block:
         """How a block of shell is tested.
 
         `installed`: it makes an environment, as these tests' own was made; its extras and files are looked up.
-        `run`: a tutorial's; all blocks of its page run, one after the other, on the phantom.
-        `together`: README's; they run on the phantom, too, except `test_readme_runs.ONLY_PARSED`.
-        `parsed`: everything else, for data, GPUs or clusters that are not there; each command by its own parser.
+        `run`: such blocks of a page run one after the other on a phantom; but for commands that `test_pages_run.PAGES` names.
+        `parsed`: the results', of real data and of days; each command by its own parser.
         """
         words = [it[:2] for it in commands(self.code)]
         if words and all(it[0] in ("pip", ".") or it == ["python", "-m"] for it in words):
             return "installed"
-        if self.page in TOGETHER:
-            return "together"
-        return "run" if self.page.startswith("docs/tutorials/") else "parsed"
+        return "parsed" if self.page.startswith("docs/results/") else "run"
 
 
 def pages() -> list[Path]:
@@ -76,3 +75,33 @@ def commands(code: str) -> list[list[str]]:
         if words:
             found.append(words)
     return found
+
+
+def script(page: str) -> str:
+    """A page's blocks that run, in order, a command a line."""
+    return "".join(it.code for it in blocks("bash") if it.page == page and it.kind == "run").replace(
+        "\\\n", " "
+    )
+
+
+def run_bash(code: str, folder: Path, *first: Path) -> None:
+    """Run a script in a folder with the repository's scripts, without nnU-Net's variables; its end is shown if it fails.
+
+    Args:
+        code: The script.
+        folder: Where.
+        first: Folders to look for commands before those of this Python's environment.
+    """
+    if not (folder / "scripts").exists():
+        (folder / "scripts").symlink_to(ROOT / "scripts")
+    path = os.pathsep.join([*map(str, first), str(Path(sys.executable).parent), os.environ["PATH"]])
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
+    done = subprocess.run(
+        ["bash", "-exuo", "pipefail", "-c", code],
+        cwd=folder,
+        env={**kept, "PATH": path, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"

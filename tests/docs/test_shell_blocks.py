@@ -1,15 +1,11 @@
-"""Every block of shell in the documentation runs, or each of its commands is understood by the command's own parser."""
+"""Each command of the documentation's blocks of shell is understood by the command's own parser, whether it runs elsewhere or not."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from importlib.metadata import entry_points
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +15,6 @@ from tests.conftest import ROOT
 from tests.docs.pages import Block, blocks, commands
 
 BLOCKS = blocks("bash")
-TUTORIALS = sorted({it.page for it in BLOCKS if it.kind == "run"})
-SHORT = (  # what the tests change in a tutorial: how long it trains, and in how many processes it works
-    (re.compile(r"training\.epochs=\d+"), "training.epochs=1"),
-    (re.compile(r"training\.(val_)?iterations=\d+"), r"training.\1iterations=2"),
-    (re.compile(r"nnUNet_def_n_proc=2"), "nnUNet_def_n_proc=1"),
-    (re.compile(r"-npfp 2 -np 2"), "-npfp 1 -np 1"),
-)
 
 
 class _ParsedError(Exception):
@@ -89,9 +78,9 @@ def understand(words: list[str]) -> None:
     elif name == "sbatch":
         assert re.fullmatch(r"[\w-]+\.sh", rest[0])
     else:
-        assert words in (["eval", "$(nnunet-dml env)"], ["mkdir", "-p", *rest[1:]], ["cd", *rest]), (
-            f"nobody understands {words}"
-        )
+        known = (["eval", "$(nnunet-dml env)"], ["mkdir", "-p", *rest[1:]], ["cd", *rest])
+        unzip = ["python", "-m", "zipfile", "-e", *rest[3:]]
+        assert words in (*known, unzip), f"nobody understands {words}"
 
 
 def assert_installable(rest: list[str]) -> None:
@@ -108,8 +97,7 @@ def assert_installable(rest: list[str]) -> None:
 
 def test_there_is_what_is_tested():
     assert len(BLOCKS) > 50
-    assert Counter(it.kind for it in BLOCKS)["run"] > 15
-    assert [Path(it).stem for it in TUTORIALS] == ["distillation", "first-model", "your-raters"]
+    assert Counter(it.kind for it in BLOCKS)["run"] > 50
 
 
 @pytest.mark.parametrize("block", [it for it in BLOCKS if it.kind != "installed"], ids=str)
@@ -146,28 +134,3 @@ def test_installations_name_what_there_is(block: Block):
 def test_what_does_not_exist_is_not_understood(words, capsys):
     with pytest.raises((SystemExit, AssertionError, OSError)):
         understand(words)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", TUTORIALS)
-def test_tutorials_run(page, tmp_path):
-    """As a reader would, in an empty folder with the repository's scripts; only the trainings are shorter, and all works in one process."""
-    code = "\n".join(it.code for it in BLOCKS if it.page == page and it.kind == "run")
-    for pattern, short in SHORT:
-        assert pattern.search(code)
-        code = pattern.sub(short, code)
-    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("nnUNet_")}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code],
-        cwd=tmp_path,
-        env={**kept, "PATH": path, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    made = re.findall(r"-o (tutorial/[\w./-]+)", code)
-    assert made
-    assert all((tmp_path / it).exists() for it in made)
