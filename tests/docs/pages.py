@@ -79,9 +79,8 @@ def commands(code: str) -> list[list[str]]:
 
 def script(page: str) -> str:
     """A page's blocks that run, in order, a command a line."""
-    return "".join(it.code for it in blocks("bash") if it.page == page and it.kind == "run").replace(
-        "\\\n", " "
-    )
+    code = "".join(it.code for it in blocks("bash") if it.page == page and it.kind == "run")
+    return code.replace("\\\n", " ")
 
 
 def run_bash(code: str, folder: Path, *first: Path) -> None:

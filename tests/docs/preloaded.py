@@ -48,8 +48,9 @@ def quick_commands() -> Iterator[Path]:
             server.bind(address)
             server.listen()
             command = [sys.executable, "-m", __name__, str(server.fileno())]
-            env = {**os.environ, "PYTHONPATH": str(ROOT)}
+            env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
             with subprocess.Popen(command, cwd=ROOT, env=env, pass_fds=[server.fileno()]) as process:
+                server.close()  # so that nobody waits for a process that has died
                 try:
                     yield folder
                 finally:
@@ -61,7 +62,10 @@ def serve(server: socket.socket) -> None:
     for name in HEAVY:
         importlib.import_module(name)
     gc.freeze()  # what is loaded is shared by all
-    multiprocessing.get_context = lambda method=None: FORK  # workers need not import all anew, either
+    vars(multiprocessing).update(
+        get_context=lambda method=None: FORK,  # workers need not import all anew, either
+        cpu_count=lambda: 1,  # nnU-Net's number of threads, which would not survive a fork
+    )
     while True:
         connection, _ = server.accept()
         FORK.Process(target=answer, args=(server, connection)).start()
@@ -75,7 +79,7 @@ def answer(server: socket.socket, connection: socket.socket) -> None:
     process = FORK.Process(target=run, args=(*json.loads(message), streams))
     process.start()
     process.join()
-    connection.send(bytes([process.exitcode & 255]))
+    connection.send(bytes([(process.exitcode or 0) & 255]))
 
 
 def run(
