@@ -195,7 +195,7 @@ WORDS = {
     TRAINER.rpartition(".")[0]: "splits_final.json train val all validation predicted_next_stage plans.json "
     "dataset.json dataset_fingerprint.json checkpoint_final.pth summary.json network_weights optimizer_state logging "
     "init_args trainer_name current_epoch inference_allowed_mirroring_axes continue_training data target loss tp_hard "
-    "fp_hard fn_hard fold_ __",
+    "fp_hard fn_hard fold_ __ debug.json",
     "nnunetv2.training.dataloading.data_loader": "image segmentation class_locations data target",
     DATASETS: "b2nd .b2nd _seg.b2nd .pkl",
     "nnunetv2.inference.export_prediction": ".npz probabilities file_ending spacing bbox_used_for_cropping "
