@@ -1,0 +1,51 @@
+"""`nnunet-dml evaluate` of a model whose folds are not all there: what it says of those."""
+
+import json
+
+import pytest
+
+
+@pytest.fixture
+def five_folds(eval_world, monkeypatch):
+    """Splits of five folds, of which the model has two; eight labelled cases. Where its other folds would lie."""
+    folder = eval_world.root / "preprocessed" / "Dataset007_Toy"
+    folder.mkdir(parents=True)
+    splits = [{"train": [], "val": val} for val in (["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"])]
+    (folder / "splits_final.json").write_text(json.dumps(splits))
+    monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
+    for case in "efgh":
+        eval_world.write(eval_world.label(case), eval_world.consensus["a"])
+    return [eval_world.model / f"fold_{k}" for k in (2, 3, 4)]
+
+
+def test_folds_that_are_missing_are_noted(eval_world, five_folds, capsys):
+    eval_world.run()
+    printed = capsys.readouterr().out
+    said = "folds 2, 3, 4 are not trained; 4 of 8 labelled cases have no prediction: e, f, g, h"
+    assert f"Note: {said}." in printed
+    assert "Note: fold_1 lacks 1 of its validation cases: e." in printed
+    assert eval_world.summary()["notes"] == ["fold_1 lacks 1 of its validation cases: e", said]
+
+
+def test_why_folds_are_missing(eval_world, five_folds):
+    for fold, checkpoint in zip(five_folds, ("best", "final", "best"), strict=True):
+        fold.mkdir()
+        (fold / f"checkpoint_{checkpoint}.pth").touch()
+    (five_folds[1] / "validation").mkdir()
+    eval_world.run()
+    assert eval_world.summary()["notes"][1].startswith(
+        "folds 2, 4 are not trained to the end, fold 3 is not validated with --npz; 4 of 8 labelled"
+    )
+    (eval_world.model / "nnunet_dml_calibrated.json").write_text("{}")
+    eval_world.run()
+    assert eval_world.summary()["notes"][1].startswith(
+        "folds 2, 3, 4 are not among the calibrated ones; 4 of"
+    )
+
+
+def test_folds_that_are_missing_are_noted_though_no_case_is(eval_world, five_folds, capsys):
+    for case in "efgh":
+        eval_world.label(case).unlink()
+    eval_world.run()
+    assert eval_world.summary()["notes"][1:] == ["folds 2, 3, 4 are not trained"]
+    assert "Note: folds 2, 3, 4 are not trained." in capsys.readouterr().out
