@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^ {4}(?:nnunet-dml|nnUNetv2_\w+|pip|python|bash) .*\n)+", re.MULTILINE)
 ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*")
+LOOP = re.compile(r"for \w+ in [^;]+; do|done")
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ def blocks(language: str) -> list[Block]:
 
 
 def commands(code: str) -> list[list[str]]:
-    """The words of each command, without comments and the variables that are set for it."""
+    """The words of each command, without comments, the loops around it and the variables that are set for it."""
     found = []
     for line in code.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         while words and ASSIGNMENT.fullmatch(words[0]):
             words = words[1:]
-        if words:
+        if words and not LOOP.fullmatch(line):
             found.append(words)
     return found
 
