@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,6 +16,8 @@ from nnunet_dml.evaluation.predictions import FINAL
 
 OPTIONS = "nnunet_dml"
 """The block of plans.json with the options of this package's trainers."""
+NOTED = "options_json"
+"""The attribute of these trainers, and thus the key of debug.json, that has all options that they read."""
 
 
 def training_of(folder: Path, folds: Iterable[str]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def training_of(folder: Path, folds: Iterable[str]) -> dict[str, Any]:
     options = plans.get(OPTIONS)
     found["options"] = options if isinstance(options, dict) else {}
     found["folds"] = {
-        fold: _facts(found["options"], it)
+        fold: _facts(it)
         | ({"finished": (model / f"fold_{fold}" / FINAL).is_file()} if model == source else {})
         for fold, it in debug.items()
     }
@@ -61,29 +63,30 @@ def _name(source: Path, debug: Iterable[Mapping[str, Any]]) -> str:
     return next((it for it in names if it.count("__") == 2), names[0])
 
 
-def _facts(asked: Mapping[str, Any], debug: Mapping[str, Any]) -> dict[str, Any]:
-    """A fold's training: what nnU-Net noted when it began; without its debug.json, what the plans ask for."""
-    groups = _options(str(debug["options"])) if "options" in debug else {} if debug else dict(asked)
-    if "option_groups" in debug:  # the others are there, but this trainer does not read them
-        read = re.findall(r"\w+", str(debug["option_groups"]))
-        groups = {name: it for name, it in groups.items() if name in read}
-    labels, loss, training = (_dict(groups.get(name)) for name in ("labels", "loss", "training"))
+def _facts(debug: Mapping[str, Any]) -> dict[str, Any]:
+    """A fold's training: what nnU-Net noted when it began."""
     found: dict[str, Any] = {}
-    if debug and "labels" not in groups:
+    for key, noted in (("epochs", "num_epochs"), ("iterations", "num_iterations_per_epoch")):
+        with suppress(KeyError, ValueError, TypeError):
+            found[key] = int(debug[noted])
+    ours = "options" in debug
+    groups = _groups(debug.get(NOTED)) if ours else {}
+    if not debug or (ours and not groups):  # an older version of this package noted no JSON
+        return found
+    labels, loss, teacher, training = (
+        _dict(groups.get(it)) for it in ("labels", "loss", "teacher", "training")
+    )
+    if "labels" not in groups:
         labels = {"source": "hard"}  # nnU-Net's own
     if "source" in labels:
         found["labels"] = str(labels["source"]) + _smoothing(labels)
     if {"overlap", "weight_ce", "weight_overlap"} <= loss.keys():
         found["loss"] = _loss(loss)
-    elif own := _own_loss(str(debug.get("loss", ""))):
+    elif "loss" not in groups and (own := _own_loss(str(debug.get("loss", "")))):
         found["loss"] = own
-    teacher = _dict(groups.get("teacher"))
     if name := teacher.get("model") or teacher.get("maps"):
         found["teacher"] = Path(str(name)).name
-    for key, noted in (("epochs", "num_epochs"), ("iterations", "num_iterations_per_epoch")):
-        with suppress(KeyError, ValueError, TypeError):
-            found[key] = int(debug[noted] if noted in debug else training[key])
-    if "seed" in training or debug:
+    if "seed" in training or not ours:
         found["seed"] = training.get("seed")
     return found
 
@@ -109,21 +112,11 @@ def _own_loss(text: str) -> str:
     return names[0] if names else ""
 
 
-def _options(text: str) -> dict[str, dict[str, Any]]:
-    """The groups of options as pydantic prints them; none where the text is another.
-
-    >>> _options("labels=LabelOptions(source='hard', epsilon=0.1) training=TrainingOptions(seed=None)")
-    {'labels': {'source': 'hard', 'epsilon': 0.1}, 'training': {'seed': None}}
-    """
-    call = re.sub(r"\) (\w+=\w+\()", r"), \1", text)
-    found: dict[str, dict[str, Any]] = {}
-    with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        tree = ast.parse(f"f({call})", mode="eval").body
-        for group in tree.keywords if isinstance(tree, ast.Call) else []:
-            if group.arg and isinstance(group.value, ast.Call):
-                values = {it.arg: ast.literal_eval(it.value) for it in group.value.keywords if it.arg}
-                found[group.arg] = values
-    return found
+def _groups(text: Any) -> dict[str, Any]:
+    """The groups of options that the trainer read; none where they were not noted or the note is damaged."""
+    with suppress(TypeError, ValueError, RecursionError):
+        return _dict(json.loads(text))
+    return {}
 
 
 def _json(path: Path) -> dict[str, Any]:

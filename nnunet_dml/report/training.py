@@ -10,7 +10,7 @@ from nnunet_dml.report.tables import Cell, Table
 
 UNKNOWN = "–"
 NOT_KNOWN = "not known"
-"""In the place of the model's name: predictions without their model, or a summary of an older version."""
+"""The model of predictions without it, or of a summary of an older version; what a training did not note."""
 ROWS = {"Model": "model", "Trainer": "trainer", "Plans": "plans", "Configuration": "configuration"}
 """What is said of the model as a whole, by its key in the summary."""
 
@@ -65,12 +65,11 @@ def _facts(training: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _of_fold(fold: Mapping[str, Any]) -> dict[str, str]:
-    found = {}
-    for fact, key in (("Labels", "labels"), ("Loss", "loss"), ("Teacher", "teacher")):
-        if key in fold:
-            found[fact] = str(fold[key])
+    found = {fact: str(fold.get(key, NOT_KNOWN)) for fact, key in (("Labels", "labels"), ("Loss", "loss"))}
+    if "teacher" in fold:
+        found["Teacher"] = str(fold["teacher"])
     if "epochs" in fold or "iterations" in fold:
         found["Epochs × iterations"] = " × ".join(str(fold.get(it, "?")) for it in ("epochs", "iterations"))
-    if "seed" in fold:
-        found["Seed"] = "none set" if fold["seed"] is None else str(fold["seed"])
+    seed = fold.get("seed", NOT_KNOWN)
+    found["Seed"] = "none set" if seed is None else str(seed)
     return found

@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from nnunet_dml.evaluation.calibrated.outputs import RECORD
 from nnunet_dml.evaluation.training import training_of
 from nnunet_dml.nnunet.option_groups import Options
+from nnunet_dml.nnunet.trainers import nnUNetTrainerDML
 from tests.evaluation.evaluation_world import MODEL, World
 
 STOCK_LOSS = "DeepSupervisionWrapper(\n  (loss): DC_and_CE_loss(\n    (ce): RobustCrossEntropyLoss()\n  )\n)"
@@ -27,7 +29,13 @@ def write_model(folder, *, plans=None, folds=("0", "1"), final=True, **debug):
 
 def options(groups=("labels", "loss", "training"), **values):
     """What this package's trainers leave in debug.json."""
-    return {"options": str(Options.model_validate(values)), "option_groups": str(tuple(groups))}
+    made = Options.model_validate(values)
+    noted = {it: made.model_dump(mode="json")[it] for it in groups}
+    return {
+        "options": str(made),
+        "option_groups": str(tuple(groups)),
+        "options_json": json.dumps(noted),
+    }
 
 
 def test_a_trainer_of_this_package(tmp_path):
@@ -86,12 +94,29 @@ def test_a_renamed_folder_and_a_calibrated_one(tmp_path):
     assert found["folds"] == {"0": {}}
 
 
-def test_without_debug_json_the_plans_say_what_they_ask_for(tmp_path):
+def test_what_was_not_noted_is_not_known(tmp_path):
+    """Without debug.json, and in that of older versions; plans lack the trainer's defaults, such as its smoothing."""
     asked = {"labels": {"source": "uniform"}, "training": {"epochs": 30}}
-    folder = write_model(tmp_path / "a__short__2d", plans={"nnunet_dml": asked}, folds="0")
-    (folder / "fold_0" / "debug.json").unlink()
-    facts = training_of(folder, ["0"])["folds"]["0"]
-    assert facts == {"labels": "uniform", "epochs": 30, "finished": True}
+    said = options(labels={"source": "uniform"}, training={"seed": 3})
+    del said["options_json"]
+    name = "nnUNetTrainerDML_LS__short__2d"
+    folder = write_model(tmp_path / name, plans={"nnunet_dml": asked}, loss="TargetLoss(\n)", **said)
+    (folder / "fold_1" / "debug.json").unlink()
+    found = training_of(folder, ["0", "1"])
+    schedule = {"epochs": 8, "iterations": 25}
+    assert found["folds"] == {"0": {**schedule, "finished": True}, "1": {"finished": True}}
+    assert found["options"] == asked
+
+
+def test_what_nnunet_writes_of_our_trainer_is_read(tmp_path):
+    trainer = object.__new__(nnUNetTrainerDML)
+    values = {"labels": {"source": "staple"}, "loss": {"class_weights": [1, 2]}, "training": {"seed": 5}}
+    given = {"options": Options.model_validate(values), "source": "staple", "local_rank": 0, "num_epochs": 30}
+    vars(trainer).update(given, device=torch.device("cpu"), output_folder=str(tmp_path / "fold_0"))
+    (tmp_path / "fold_0").mkdir()
+    trainer._save_debug_information()
+    expected = {"labels": "staple", "loss": "0.5 × cross-entropy + 1.5 × dml", "epochs": 30, "seed": 5}
+    assert training_of(tmp_path, ["0"])["folds"]["0"] == {**expected, "finished": False}
 
 
 @pytest.mark.parametrize(
@@ -99,10 +124,11 @@ def test_without_debug_json_the_plans_say_what_they_ask_for(tmp_path):
     [
         "{",
         "[]",
-        '{"options": "labels=LabelOptions(source=__import__(\'os\').getcwd())", "option_groups": 3}',
+        '{"options": "", "option_groups": 3, "options_json": "[1]"}',
+        '{"options": "", "options_json": {"labels": {"source": "uniform"}}}',
         '{"options": "((((", "num_epochs": "many", "num_iterations_per_epoch": null, "loss": 1}',
-        '{"options": "labels=LabelOptions(*a)", "output_folder_base": null}',
-        json.dumps({"options": f"labels=LabelOptions(source={'(' * 9000})"}),
+        '{"options": 1, "options_json": "{\\"labels\\": 3, \\"loss\\": []}", "output_folder_base": null}',
+        json.dumps({"options": "", "options_json": "[" * 90000}),
     ],
 )
 def test_what_is_damaged_is_not_known(tmp_path, said):
@@ -111,7 +137,7 @@ def test_what_is_damaged_is_not_known(tmp_path, said):
     (folder / "plans.json").write_text('{"nnunet_dml": 3}')
     found = training_of(folder, ["0"])
     assert found["options"] == {}
-    assert found["folds"]["0"].keys() <= {"labels", "seed", "finished"}
+    assert found["folds"]["0"].keys() == {"finished"}
 
 
 def test_evaluate_writes_it_for_models_only(environment):

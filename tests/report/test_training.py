@@ -49,7 +49,8 @@ def test_models_that_nobody_knows_stand_beside_those_that_are_known(model, tmp_p
     other = read_evaluation(write_evaluation(tmp_path / "other", cases=2, training=stock))
     found = rows(model, old, other)
     assert found["Model"] == ["nnUNetTrainerDML__short__2d", "not known", "a__b__c"]
-    assert found["Labels"] == ["weighted", "–", "–"]
+    assert found["Labels"] == ["weighted", "–", "not known"]
+    assert found["Seed"][2] == "not known"
     assert found["Teacher"] == ["–", "–", "t"]
     assert found["Calibrated afterwards"] == ["–", "–", "yes"]
     assert plain(training_table([model, old])).splitlines()[0].split() == ["Fact", "a", "old"]

@@ -235,6 +235,19 @@ def test_what_a_checkpoint_holds(trainer, tmp_path):
     trainer.current_epoch = 0
 
 
+def test_debug_json_has_attributes_and_properties_as_text(trainer, monkeypatch):
+    """evaluation/training.py."""
+    text = '{"seed": 1, "names": ["ä"]}'
+    monkeypatch.setattr(type(trainer), "own", property(lambda self: text), raising=False)
+    for attribute, value in (("lacking", None), ("num_epochs", 30)):
+        monkeypatch.setattr(trainer, attribute, value, raising=False)
+    trainer._save_debug_information()
+    found = json.loads((Path(trainer.output_folder) / "debug.json").read_text("utf-8"))
+    assert (found["own"], found["lacking"], found["num_epochs"]) == (text, "None", "30")
+    assert found["output_folder_base"] == str(Path(trainer.output_folder).parent)
+    assert "RobustCrossEntropyLoss(" in found["loss"]
+
+
 def test_deep_supervision_is_a_switch_of_the_decoder(trainer):
     """nnunet/trainers/networks.py, nnunet/segmentation_models.py, nnunet/trainers/semi_supervised.py."""
     images = torch.rand(1, 1, 16, 16)

@@ -92,6 +92,11 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
         return options
 
     @property
+    def options_json(self) -> str:
+        """The options that this trainer reads; nnU-Net writes it into debug.json, where `evaluate` finds it."""
+        return self.options.model_dump_json(include={*self.option_groups})
+
+    @property
     def trains_in_bfloat16(self) -> bool:
         """Whether the networks compute in bfloat16 while training."""
         return bfloat16.is_wanted(self.options.training.bfloat16, self.device)
