@@ -269,18 +269,22 @@ def _count_votes(masks: Masks, num_classes: int | None, ignore_label: int | None
 
 def _most_votes(votes: Votes, ignore_label: int | None) -> tuple[npt.NDArray[np.unsignedinteger[Any]], int]:
     """The lowest label with the most votes per voxel, and the number of voxels in which it shared them."""
-    most = votes[0].copy()
-    labels = np.zeros(most.shape, dtype=np.min_scalar_type(ignore_label or len(votes) - 1))
-    tied = np.zeros(most.shape, dtype=bool)
-    for c, count in enumerate(votes[1:], start=1):
-        more = count > most
-        tied = (tied & ~more) | (count == most)
-        labels[more] = c
-        np.maximum(most, count, out=most)
-    if ignore_label is not None:
-        labels[most == 0] = ignore_label
-        tied &= most > 0
-    return labels, int(np.count_nonzero(tied))
+    labels = np.zeros(votes[0].shape, dtype=np.min_scalar_type(ignore_label or len(votes) - 1))
+    shared = 0
+    for here in _pieces(labels.size):
+        most, *others = (count.reshape(-1)[here] for count in votes)
+        winner = labels.reshape(-1)[here]
+        tied = np.zeros(most.shape, dtype=bool)
+        for c, count in enumerate(others, start=1):
+            more = count > most
+            tied = (tied & ~more) | (count == most)
+            np.putmask(winner, more, c)
+            most = np.maximum(most, count)
+        if ignore_label is not None:
+            np.putmask(winner, most == 0, ignore_label)
+            tied &= most > 0
+        shared += int(np.count_nonzero(tied))
+    return labels, shared
 
 
 def _scored(
