@@ -116,16 +116,13 @@ def run(args: argparse.Namespace) -> int:
     notes = list(found.notes)
     if tests := predicted & parts[1] - parts[0]:
         notes.append(f"the reference of {len(tests)} cases is in {LABELS[1]}")
-    shown = list(notes)
     gaps = [found.gaps] if found.gaps else []
     labelled = {case for part in parts if part & predicted for case in part}
     if missing := sorted(labelled - predicted):
-        text = "; ".join([*gaps, f"{len(missing)} of {len(labelled)} labelled cases have no prediction"])
-        notes.append(f"{text}: {', '.join(missing)}")
-        shown.append(f"{text}: {some(missing)}")
-    else:
-        notes += gaps
-        shown += gaps
+        lacking = f"{len(missing)} of {len(labelled)} labelled cases have no prediction: {some(missing)}"
+        gaps = ["; ".join([*gaps, lacking])]
+    notes += gaps
+    shown = list(notes)
     if args.by == "fold" and args.model is None:
         shown.append("a folder of predictions has no folds")
     records = evaluate(
@@ -138,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
         **({"training": training_of(found.source, folds)} if folds else {}),
         **summary.summarise(records, dataset.foreground, options),
         "notes": notes,
+        "not_predicted": missing,
         "options": {**asdict(options), "thresholds": list(options.thresholds)},
     }
     summary.write(args.output, records, dataset.foreground, result)

@@ -112,7 +112,7 @@ def _counts(models: Sequence[Evaluation]) -> str:
 def _notes(models: Sequence[Evaluation]) -> list[str]:
     """What the evaluations noted, and whether the summary's columns are of different cases."""
     notes = [
-        f"{model.name}: {note}" if len(models) > 1 else str(note)
+        f"{model.name}: {note}." if len(models) > 1 else f"{note}."
         for model in models
         for note in model.summary.get("notes", [])
     ]

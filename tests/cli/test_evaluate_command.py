@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunet_dml.cli.main import main
 from nnunet_dml.evaluation import figures
 from nnunet_dml.evaluation.figures import OVERALL, PER_CLASS
 from tests.evaluation.evaluation_world import REGIONS, World, write_image
@@ -145,9 +146,13 @@ def test_cases_without_prediction_are_all_in_the_summary(eval_world, capsys):
     for case in "efghij":
         eval_world.write(eval_world.label(case), eval_world.consensus["a"])
     eval_world.run("--by", "class")
-    said = "6 of 10 labelled cases have no prediction: e, f, g, h, i"
-    assert f"{said}, … (6 in all)" in capsys.readouterr().out
-    assert eval_world.summary()["notes"] == [f"{said}, j"]
+    said = "6 of 10 labelled cases have no prediction: e, f, g, h, i, … (6 in all)"
+    assert f"Note: {said}." in capsys.readouterr().out
+    assert eval_world.summary()["notes"] == [said]
+    assert eval_world.summary()["not_predicted"] == [*"efghij"]
+    page = eval_world.root / "report.html"
+    assert main(["report", str(eval_world.out), "-o", str(page), "--resamples", "10"]) == 0
+    assert f"{said}.</p>" in page.read_text(encoding="utf-8")
 
 
 def test_references_of_test_cases(eval_world):
