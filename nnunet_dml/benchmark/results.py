@@ -52,6 +52,8 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
             str(done[0].dataset.id),
             "--model",
             str(_view(place, done)),
+            "-f",
+            *(str(it.fold) for it in models[model]),
         ]
         log = place.log(f"evaluate {model}")
         log.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_dml.cli._arguments import add_processes
+from nnunet_dml.cli._arguments import add_processes, whole_number
 
 HELP = (
     "Overlap, calibration and volumes of predicted probabilities against several raters, soft or hard labels."
@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FOLDER",
         help="any folder of probabilities: nnU-Net's .npz, or NIfTI maps of fractions, a channel per foreground class",
+    )
+    parser.add_argument(
+        "-f", dest="folds", nargs="+", metavar="FOLD", help="only these folds of the model (default: all)"
     )
     parser.add_argument(
         "-o",
@@ -95,6 +98,9 @@ def run(args: argparse.Namespace) -> int:
         found_option = "--json" if args.json else "--csv"
         todo = "Leave one of them out: both have all rows."
         raise InputError(problem("--by", expected="a table to be printed", found=found_option, todo=todo))
+    folds = [_number(it) for it in args.folds or ()]
+    if folds and args.model is None:
+        raise InputError(problem("-f", expected="--model", found="--predictions"))
     options = Options(
         bins=args.bins,
         thresholds=tuple(args.thresholds or THRESHOLDS),
@@ -107,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
     summary.check_writable(args.output)
     if args.model is not None:
         folder = predictions.find_model(args.model, dataset.name, option="--model")
-        found = predictions.of_model(folder, dataset.name)
+        found = predictions.of_model(folder, dataset.name, folds)
     else:
         found = predictions.of_folder(args.predictions)
     predictions.check_labels(found.source, dataset)
@@ -118,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         notes.append(f"the reference of {len(tests)} cases is in {LABELS[1]}")
     gaps = [found.gaps] if found.gaps else []
     labelled = {case for part in parts if part & predicted for case in part}
+    if found.chosen is not None:
+        labelled &= found.chosen
     if missing := sorted(labelled - predicted):
         lacking = f"{len(missing)} of {len(labelled)} labelled cases have no prediction: {some(missing)}"
         gaps = ["; ".join([*gaps, lacking])]
@@ -128,11 +136,11 @@ def run(args: argparse.Namespace) -> int:
     records = evaluate(
         found.cases, dataset, options, args.output, processes=args.processes, overwrite=args.overwrite
     )
-    folds = sorted({it.fold for it in found.cases if it.fold}, key=int)
+    evaluated = sorted({it.fold for it in found.cases if it.fold}, key=int)
     result = {
         "dataset": dataset.name,
         "source": str(found.source),
-        **({"training": training_of(found.source, folds)} if folds else {}),
+        **({"training": training_of(found.source, evaluated)} if evaluated else {}),
         **summary.summarise(records, dataset.foreground, options),
         "notes": notes,
         "not_predicted": missing,
@@ -148,3 +156,12 @@ def run(args: argparse.Namespace) -> int:
         print(tables.table(result, records, shown, by=args.by))
         print(f"\nWritten: {args.output / tables.CASES_CSV}, {args.output / 'summary.json'}")
     return 0
+
+
+def _number(fold: str) -> int:
+    from nnunet_dml._checks import InputError, problem
+
+    number = whole_number(fold)
+    if number is None:
+        raise InputError(problem("-f", expected="numbers of folds", found=fold[:80]))
+    return number

@@ -52,6 +52,8 @@ class Predictions:
     notes: tuple[str, ...]
     gaps: str = ""
     """Which folds of a model have no predictions and why, in words; empty where all have, or nobody knows."""
+    chosen: frozenset[str] | None = None
+    """The validation cases of the folds that were chosen, as far as the splits are there; None where all were."""
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -84,8 +86,13 @@ def find_model(model: str, dataset: str | None, *, option: str = "") -> Path:
     raise InputError(problem(where, expected=f"a model in {root}", found="none", todo=todo))
 
 
-def of_model(folder: Path, dataset_name: str) -> Predictions:
-    """The validation cases of all folds of a model.
+def of_model(folder: Path, dataset_name: str, chosen: Sequence[int] = ()) -> Predictions:
+    """The validation cases of a model's folds.
+
+    Args:
+        folder: The model's.
+        dataset_name: Of its data set, whose splits tell what is missing.
+        chosen: Only these folds, of which alone the notes speak; all where none are given.
 
     Raises:
         InputError: If no fold has any, or a case is in two folds.
@@ -93,7 +100,12 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
     check_reader(folder)
     numbered = [f for f in folder.glob("fold_*") if f.is_dir() and re.fullmatch(r"fold_\d+", f.name)]
     folds = sorted(numbered, key=lambda f: int(f.name[5:]))
+    if chosen:
+        folds = [it for it in folds if int(it.name[5:]) in chosen]
     if not folds:
+        if chosen:
+            expected = ", ".join(f"fold_{it}" for it in chosen)
+            raise InputError(problem(folder, expected=expected, found="no fold", todo="Train them first."))
         if (folder / "fold_all").is_dir():
             raise InputError(
                 problem(
@@ -125,12 +137,13 @@ def of_model(folder: Path, dataset_name: str) -> Predictions:
                 notes.append(f"{fold.name} lacks {len(missing)} of its validation cases: {some(missing)}")
     if not cases:
         raise InputError(*lacking)
-    if (folder / "fold_all").is_dir():
+    if (folder / "fold_all").is_dir() and not chosen:
         notes.append("fold_all is left out: it was trained on its validation cases")
     _check_each_once(cases)
-    known = {*range(len(splits)), *(int(fold.name[5:]) for fold in folds)}
-    gaps = _gaps(folder, sorted(known - {int(it.fold) for it in cases}))
-    return Predictions(folder, tuple(cases), tuple(notes), gaps)
+    asked = set(chosen) or {*range(len(splits)), *(int(fold.name[5:]) for fold in folds)}
+    gaps = _gaps(folder, sorted(asked - {int(it.fold) for it in cases}))
+    theirs = frozenset(case for k in asked if k < len(splits) for case in splits[k].get("val", []))
+    return Predictions(folder, tuple(cases), tuple(notes), gaps, theirs if chosen else None)
 
 
 def of_folder(folder: Path) -> Predictions:

@@ -186,12 +186,13 @@ def test_parameters_of_slurm(world, capsys):  # noqa: F811
 
 
 def test_tables_are_made_of_the_folds_that_are_done(world, capsys, monkeypatch):  # noqa: F811
-    seen = []
+    seen, chosen = [], []
 
     def evaluated(commands, log, *rest, **more):
         command = commands[0]
         folder, model = Path(command[command.index("-o") + 1]), Path(command[command.index("--model") + 1])
         seen.append(sorted(it.name for it in model.glob("fold_*")))
+        chosen.append(command[command.index("-f") + 1 : command.index("-o")])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(
             json.dumps({"dataset": "x", "classes": ["a"], "source": "s", "notes": ["n"]})
@@ -213,6 +214,7 @@ def test_tables_are_made_of_the_folds_that_are_done(world, capsys, monkeypatch):
     assert run("tables", world.grid, "-o", world.path / "out") == 0
     out = capsys.readouterr().out
     assert seen == [["fold_0", "fold_1"]] * 2, "fold 3 is not the grid's"
+    assert chosen == [["0", "1"]] * 2, "of folds that the grid does not ask for nothing is said"
     assert "90.00 ± 0.00" in out
     assert "Not trained: one soft, jml seed 1234 fold 0, " in out
     assert sorted(it.suffix for it in (world.path / "out").iterdir()) == [".csv", ".html", ".md", ".tex"]

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from nnunet_dml._checks import InputError
+
 
 @pytest.fixture
 def five_folds(eval_world, monkeypatch):
@@ -49,3 +51,30 @@ def test_folds_that_are_missing_are_noted_though_no_case_is(eval_world, five_fol
     eval_world.run()
     assert eval_world.summary()["notes"][1:] == ["folds 2, 3, 4 are not trained"]
     assert "Note: folds 2, 3, 4 are not trained." in capsys.readouterr().out
+
+
+def test_of_chosen_folds_only_these_are_spoken_of(eval_world, five_folds):
+    eval_world.run("-f", "0")
+    assert {it["case"] for it in eval_world.rows()} == {"a", "b"}
+    assert (eval_world.summary()["notes"], eval_world.summary()["not_predicted"]) == ([], [])
+    eval_world.run("-f", "1", "3")
+    assert {it["case"] for it in eval_world.rows()} == {"c", "d"}
+    said = "fold 3 is not trained; 2 of 4 labelled cases have no prediction: e, g"
+    assert eval_world.summary()["notes"] == ["fold_1 lacks 1 of its validation cases: e", said]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-f", "3", "4"), "expected fold_3, fold_4, found no fold"),
+        (("-f", "x"), "-f: expected numbers of folds, found x"),
+    ],
+)
+def test_folds_that_cannot_be_chosen_are_refused(eval_world, options, said):
+    with pytest.raises(InputError, match=said):
+        eval_world.run(*options)
+
+
+def test_a_folder_of_predictions_has_no_folds_to_choose(eval_world):
+    with pytest.raises(InputError, match="-f: expected --model, found --predictions"):
+        eval_world.run("-f", "0", source=("--predictions", str(eval_world.model / "fold_0" / "validation")))
