@@ -8,4 +8,5 @@ make_environment dev
 ruff check .
 ruff format --check .
 mypy nnunet_dml
-pytest -n 2 --dist loadfile "$@" # two processes; tests of one file share what they prepare
+export OMP_NUM_THREADS=1 # a core for each of two processes, not two
+pytest -n 2 --dist loadfile --no-loadscope-reorder "$@" # tests of one file share what they prepare

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import hypothesis
 import pytest
 
+from tests import preloaded
+
 hypothesis.settings.register_profile("any machine", deadline=None)  # a busy one takes seconds for an import
 hypothesis.settings.load_profile("any machine")
 
@@ -21,14 +23,17 @@ DATASET = "Dataset901_Phantom"
 TINY = {"training": {"epochs": 2, "iterations": 2, "val_iterations": 1, "seed": 0, "save_every": 1}}
 
 
-def pytest_collection_modifyitems(items):
-    """Tests on real data are skipped where the data are absent."""
+def pytest_collection_modifyitems(config, items):
+    """Tests on real data are skipped where the data are absent; of several processes, none ends with a long file."""
     skip = pytest.mark.skip(
         reason=f"needs the real data sets in {DATA.parent.name}/{DATA.name} beside the repository"
     )
     for item in items:
         if item.get_closest_marker("data") and not DATA.is_dir():
             item.add_marker(skip)
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +52,14 @@ def make_phantom():
 
 
 def run(*command: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with this Python's scripts on the path; its output is shown if it fails."""
-    env = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        **environment,
-    }
+    """Run a command with this Python's scripts on the path; its output is shown if it fails.
+
+    nnU-Net's and ours are forked from a process that has imported PyTorch; `sys.executable -m` starts one that has not.
+    """
+    path = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    if command[0] in preloaded.NAMES:
+        path.insert(0, str(preloaded.quick_commands()))
+    env = {**os.environ, "PATH": os.pathsep.join(path), **environment}
     env.setdefault("PYTHONPATH", str(ROOT))
     done = subprocess.run(
         [str(part) for part in command], capture_output=True, text=True, env=env, check=False
@@ -64,7 +71,7 @@ def run(*command: str, check: bool = True, **environment: str) -> subprocess.Com
 
 def nnunet_dml(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `nnunet-dml` as a user does."""
-    return run(sys.executable, "-m", "nnunet_dml.cli.main", *arguments, check=check, **environment)
+    return run("nnunet-dml", *arguments, check=check, **environment)
 
 
 def set_folders(patch: pytest.MonkeyPatch, base: Path) -> SimpleNamespace:

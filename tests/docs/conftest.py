@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import run_bash
-from tests.docs.preloaded import quick_commands
+from tests.preloaded import quick_commands
 
 VARIABLES = """
 for name in raw preprocessed results; do export nnUNet_$name="$PWD/nnUNet_$name"; mkdir -p "nnUNet_$name"; done
@@ -48,10 +47,9 @@ path.write_text(json.dumps(plans))
 
 
 @pytest.fixture(scope="session")
-def quick() -> Iterator[Path]:
+def quick() -> Path:
     """The folder of commands that start at once."""
-    with quick_commands() as folder:
-        yield folder
+    return quick_commands()
 
 
 @pytest.fixture(scope="session")

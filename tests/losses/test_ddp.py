@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunet_dml.losses import CrossEntropyOverlapLoss, DeepSupervisionLoss, dice_semimetric_loss
+from tests.preloaded import two_ranks
 
 OPTIONS = {
     "dml": {"overlap": "dml"},
@@ -87,7 +88,7 @@ def worker(rank, folder):
 
 @pytest.mark.slow
 def test_two_ranks_are_one_batch(tmp_path):
-    multiprocessing.spawn(worker, (str(tmp_path),), nprocs=2)
+    two_ranks(worker, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     images, target = joint_batch()
     for name in SETTINGS:

@@ -9,6 +9,7 @@ import pytest
 from nnunet_dml.labels import FUSIONS, fuse, majority_vote, rater_dice
 from nnunet_dml.nnunet.convert import convert_raters
 from tests.nnunet.convert_helpers import load
+from tests.nnunet.mode_helpers import threads_for_processes
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -31,7 +32,8 @@ def verify(folder):
     """nnU-Net prints its complaints about single cases and raises about the data set."""
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-    verify_dataset_integrity(str(folder), num_processes=2)
+    with threads_for_processes():
+        verify_dataset_integrity(str(folder), num_processes=2)
 
 
 def test_brain_growth(raw, capfd):

@@ -17,6 +17,7 @@ from tests.nnunet import mode_helpers as here
 from tests.nnunet.mode_helpers import disc, trainer_for
 from tests.nnunet.test_modes import IGNORE, SIDE, consensus_of, masks_of
 from tests.nnunet.test_sources import refusal
+from tests.preloaded import two_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
 
@@ -147,7 +148,7 @@ def test_two_ranks_learn_what_one_does_of_the_joint_batch(tmp_path, monkeypatch)
     trainer.on_train_start()
     (batch,) = here.batches(trainer)
     torch.save({key: batch[key] for key in ("data", "target")}, tmp_path / "batch.pt")
-    torch.multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
+    two_ranks(worker, tmp_path)
     both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
     assert both[0]["temperature"] == both[1]["temperature"]
     trainer.calibration.parameter = both[0]["temperature"]

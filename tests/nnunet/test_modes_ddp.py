@@ -17,6 +17,7 @@ from nnunet_dml.nnunet import trainers
 from tests.conftest import set_folders
 from tests.nnunet import mode_helpers as here
 from tests.nnunet.test_modes import IGNORE, SIDE, consensus_of, masks_of
+from tests.preloaded import two_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
 
@@ -110,7 +111,7 @@ def ranks(tmp_path_factory):
             (batch,) = here.batches(trainer)
             torch.save({key: batch[key] for key in ("data", "target")}, base / f"{plans}.pt")
             alone[plans] = one_epoch(trainer, batch)
-        torch.multiprocessing.spawn(worker, (base,), nprocs=2)
+        two_ranks(worker, base)
         yield alone, [torch.load(base / f"rank{rank}.pt", weights_only=False) for rank in range(2)], folders
 
 

@@ -54,7 +54,8 @@ def test_nnunet_finds_every_trainer_from_another_folder(tmp_path):
 
 
 def test_the_plugin_keeps_the_users_own_folders():
-    line = nnunet_dml("env", nnUNet_extTrainer="/my/trainers").stdout.strip()
+    command = (sys.executable, "-m", "nnunet_dml.cli.main", "env")
+    line = run(*command, nnUNet_extTrainer="/my/trainers").stdout.strip()
     assert line.endswith("/nnunet_dml/plugin:/my/trainers")
 
 

@@ -12,6 +12,7 @@ from nnunet_dml.nnunet.trainers.semi_supervised import SERIES
 from tests.nnunet import mode_helpers as here
 from tests.nnunet.semi_supervised.helpers import SimpleIterator
 from tests.nnunet.ssl_world import build, make_world
+from tests.preloaded import two_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # nnU-Net's own code warns
 
@@ -66,7 +67,7 @@ def test_two_ranks_are_one_process_with_the_joint_batch(tmp_path, monkeypatch):
         {"data": batch["data"], "target": batch["target"], "views": views["data"]}, tmp_path / "batch.pt"
     )
     alone = two_steps(trainer, slice(None), tmp_path)
-    torch.multiprocessing.spawn(worker, (world, tmp_path), nprocs=2)
+    two_ranks(worker, world, tmp_path)
     both = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
     assert [rank["sizes"] for rank in both] == [(2, 2), (1, 1)]
     for rank in both:
