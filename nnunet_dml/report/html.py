@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,6 +93,7 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     return environment.get_template("report.html").render(_context(report))
 
 
@@ -161,6 +163,15 @@ def _context(report: Report) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "version": __version__,
     }
+
+
+def breakable(text: str) -> Markup:
+    """A text in which a name may be broken behind underscores and before the words that it is made of.
+
+    >>> breakable("nnUNetTrainerDML__<b>")
+    Markup('nnUNet<wbr>TrainerDML__<wbr>&lt;b&gt;')
+    """
+    return Markup("<wbr>").join(re.split(r"(?<=_)(?=[^_])|(?<=[a-z])(?=[A-Z][a-z])", text))
 
 
 def case_table(models: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:

@@ -158,6 +158,31 @@ def test_the_page_never_scrolls_sideways(opened, width):
     assert wide <= inner <= width
 
 
+def test_heads_of_columns_never_break_within_a_word(browser, tmp_path):
+    """Nor does the page scroll sideways, whatever the models are called."""
+    names = ("nnUNetTrainerDML__weighted__2d", "nnUNetTrainerConfigured__nnUNetPlans__3d_fullres", "a" * 60)
+    folders = [str(write_evaluation(tmp_path / it, classes=("kidney", "tumour"))) for it in names]
+    for chosen in (folders, folders[:1]):
+        page = tmp_path / "report.html"
+        assert main(["report", *chosen, "-o", str(page), "--resamples", "10"]) == 0
+        size(browser, 1280)
+        browser.get(page.as_uri())
+        wide, broken = browser.execute_script("""
+          for (const it of document.querySelectorAll('details')) it.open = true;
+          const broken = [], range = document.createRange();
+          for (const head of document.querySelectorAll('thead th, thead button'))
+            for (const node of head.childNodes)
+              for (const word of (node.nodeType === 3 ? node.data : '').matchAll(/[\\p{L}\\p{N}]+/gu)) {
+                range.setStart(node, word.index);
+                range.setEnd(node, word.index + word[0].length);
+                if (range.getClientRects().length > 1) broken.push(word[0]);
+              }
+          return [document.documentElement.scrollWidth, broken];
+        """)
+        assert wide <= 1280
+        assert {it for it in broken if it != "a" * 60} == set()
+
+
 def test_it_prints(opened):
     pdf = base64.b64decode(opened.print_page())
     assert pdf.startswith(b"%PDF")
