@@ -9,35 +9,33 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import DATASET, ROOT, nnunet_dml, set_folders
+from tests.conftest import DATASET, nnunet_dml, set_folders
 from tests.nnunet.convert_helpers import tree
+from tests.preloaded import quick_commands
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 MODEL = "nnUNetTrainerDML__resumed__2d"
 
 
-def start(*command: str, **environment: str) -> subprocess.Popen:
-    """Start a command in a process group of its own."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
+def start(*arguments: str) -> subprocess.Popen:
+    """Start `nnunet-dml` in a process group of its own, which all of its processes join."""
     return subprocess.Popen(
-        [str(part) for part in command],
-        env=env,
+        [quick_commands() / "nnunet-dml", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        preexec_fn=os.setpgrp,
     )
 
 
 def kill_when(process: subprocess.Popen, moment, *, at_most: float = 300) -> bool:
-    """Kill a process and its children once `moment()` holds; whether it was still running."""
+    """Kill a process and its group once `moment()` holds; whether it was still running."""
     deadline = time.monotonic() + at_most
     while process.poll() is None and not moment():
         assert time.monotonic() < deadline, "the moment did not come"
@@ -46,6 +44,10 @@ def kill_when(process: subprocess.Popen, moment, *, at_most: float = 300) -> boo
     if running:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)  # any of them is left
+            time.sleep(0.002)
     return running
 
 
@@ -59,7 +61,7 @@ def files_of(folder: Path, pattern: str = "*") -> int:
 def convert(source: Path) -> list[str]:
     """The command; its worker processes are two."""
     return [
-        sys.executable, "-m", "nnunet_dml.cli.main", "convert", "raters", str(source),
+        "convert", "raters", str(source),
         "--dataset", "901_Phantom", "--layout", "qubiq", "--task", "1", "-np", "2",
     ]  # fmt: skip
 
@@ -95,7 +97,7 @@ def test_preprocess(phantom):
         for name in expected:
             for path in (folder / name).glob("*"):
                 path.unlink()
-        process = start(sys.executable, "-m", "nnunet_dml.cli.main", *command, "-np", "1")
+        process = start(*command, "-np", "1")
         kills += kill_when(
             process, lambda count=count: files_of(folder / "staple") + files_of(folder / "random") > count
         )
@@ -114,18 +116,7 @@ def test_training(phantom):
             "configure", "-d", "901", "-o", name, "--features", "4", "8", "8", "8", "--batch-size", "2", "--overwrite",
             "--set", *options,
         )  # fmt: skip
-    train = [
-        sys.executable,
-        "-m",
-        "nnunet_dml.cli.main",
-        "train",
-        "901",
-        "2d",
-        "0",
-        "-tr",
-        "nnUNetTrainerDML",
-    ]
-    train += ["-device", "cpu", "-p"]
+    train = ["train", "901", "2d", "0", "-tr", "nnUNetTrainerDML", "-device", "cpu", "-p"]
     folder = phantom.results / DATASET / MODEL / "fold_0"
     second = folder / "checkpoint_latest.pth"
 
