@@ -26,7 +26,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
-HEAVY = ("torch._dynamo", "seaborn", "skimage.morphology", "scipy.stats", "batchgeneratorsv2", "SimpleITK")
+HEAVY = (  # none is a part of nnU-Net, which reads its variables at import
+    "torch._dynamo", "seaborn", "sklearn.isotonic", "skimage.morphology", "skimage.io", "scipy.stats", "scipy.ndimage",
+    "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "SimpleITK", "nibabel", "blosc2", "jinja2",
+    "pydantic", "tqdm", "yaml",
+)  # fmt: skip
 NAMES = {
     it.name
     for it in entry_points(group="console_scripts")

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from tests.conftest import ROOT
 
 _CHILD = """
-import json, os, resource, signal, sys
+import json, multiprocessing, os, resource, signal, sys
+fork = multiprocessing.get_context("fork")
+multiprocessing.get_context = lambda method=None: fork  # worker processes, too, begin at once
 import hashlib, matplotlib.pyplot, nibabel, pandas, scipy.ndimage, SimpleITK, skimage.io, sklearn.isotonic, torch
 import nnunetv2.training.nnUNetTrainer.nnUNetTrainer, nnunetv2.preprocessing.resampling.default_resampling
 import nnunet_dml.benchmark.runner, nnunet_dml.benchmark.checks, nnunet_dml.benchmark.data
