@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ from nnunet_dml.evaluation import figures
 from nnunet_dml.evaluation.dataset import RawDataset
 from nnunet_dml.evaluation.layout import Layout
 from nnunet_dml.evaluation.measuring import BLOCK, Measurement
+from nnunet_dml.evaluation.npz_files import Slabs
 from nnunet_dml.evaluation.options import Options
 from nnunet_dml.evaluation.predictions import Prediction
-from nnunet_dml.evaluation.probability_files import read_probabilities
+from nnunet_dml.evaluation.probability_files import open_probabilities
 from nnunet_dml.evaluation.records import CaseRecord, Sources
-from nnunet_dml.evaluation.references import read_references, reference_files
+from nnunet_dml.evaluation.references import References, read_references, reference_files
 from nnunet_dml.metrics import voxel_millilitres
 
 MEASURE = 2
@@ -54,9 +56,11 @@ def evaluate_case(
     `regions_class_order` at 0.5. Voxels with the ignore label in `labelsTr` are left out of everything; a
     rater who has it elsewhere abstains there.
 
-    In memory are at one time the probabilities as their file has them (an image of fractions twice while it is read), a soft
-    map in `softlabelsTr` if that is the reference, a byte per voxel for each label map, the segmentation and
-    the zones, and the working memory of a slab.
+    In memory are at one time a byte per voxel for each label map, the segmentation and the foreground of anybody, a soft
+    map in `softlabelsTr` if that is the reference, and the working memory of a slab. Probabilities from
+    `npz_files.LARGE` on lie meanwhile in a temporary file, as large as they are without compression; smaller ones, and
+    all where the temporary folder has no room, in memory as their file has them. An image of fractions is in memory
+    whole, twice while it is read.
 
     Args:
         prediction: The case's probabilities.
@@ -79,16 +83,34 @@ def evaluate_case(
         problems += error.problems
     regions = bool(dataset.regions)
     like = None if references is None else references.labels
-    try:
-        probs = read_probabilities(prediction.path, num_classes=dataset.channels, regions=regions, like=like)
-    except InputError as error:
-        problems += error.problems
-    if references is not None and probs is not None and probs.shape[1:] != references.labels.array.shape:
-        expected = f"shape {references.labels.array.shape} of {references.labels.path}"
-        found = f"{probs.shape[1:]}"
-        problems.append(problem(prediction.path, expected=expected, found=found, todo="Both as (z, y, x)."))
-    if problems or references is None or probs is None:
-        raise InputError(*problems)
+    with ExitStack() as opened:
+        try:
+            probs = opened.enter_context(
+                open_probabilities(prediction.path, num_classes=dataset.channels, regions=regions, like=like)
+            )
+        except InputError as error:
+            problems += error.problems
+        if references is not None and probs is not None and probs.shape[1:] != references.labels.array.shape:
+            expected = f"shape {references.labels.array.shape} of {references.labels.path}"
+            found = f"{probs.shape[1:]}"
+            problems.append(
+                problem(prediction.path, expected=expected, found=found, todo="Both as (z, y, x).")
+            )
+        if problems or references is None or probs is None:
+            raise InputError(*problems)
+        return _measured(prediction, dataset, options, references, probs, stamped, block=block)
+
+
+def _measured(
+    prediction: Prediction,
+    dataset: RawDataset,
+    options: Options,
+    references: References,
+    probs: Slabs,
+    stamped: dict[str, Any],
+    *,
+    block: int,
+) -> CaseRecord:
     layout, ignore = Layout(dataset), dataset.ignore_label
     measurement = Measurement(probs, references, layout, options, ignore=ignore)
     counts = measurement.count(block=block)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from nnunet_dml.evaluation.dataset import RawDataset
+from nnunet_dml.evaluation.npz_files import Slabs
 from nnunet_dml.metrics import complements
 
 Array = npt.NDArray[Any]
@@ -54,24 +55,24 @@ class Layout:
         """Boolean `(K, N)`, a mask per foreground class or region, from a label map `(N,)`."""
         return torch.from_numpy(np.stack([row[values] for row in self.inside]))
 
-    def segmentation(self, probs: Array) -> npt.NDArray[np.integer[Any]]:
+    def segmentation(self, probs: Slabs) -> npt.NDArray[np.integer[Any]]:
         """nnU-Net's segmentation of `(channels, z, y, x)`.
 
         The class of the greatest probability, the lowest on ties; of regions the label of `regions_class_order` where
         a probability exceeds 0.5, later regions over earlier ones.
         """
         found = np.zeros(probs.shape[1:], dtype=np.uint8 if self.inside.shape[1] <= 256 else np.int32)
-        for z, labels in enumerate(found):
+        for labels, channels in zip(found, probs.slices(), strict=True):
             if self.regions:
-                for label, values in zip(self.order, probs[:, z], strict=True):
+                for label, values in zip(self.order, channels, strict=True):
                     np.putmask(labels, values > 0.5, label)
                 continue
-            greatest = probs[0, z]
-            for c in range(1, len(probs)):
-                better = probs[c, z] > greatest
+            greatest = channels[0]
+            for c in range(1, len(channels)):
+                better = channels[c] > greatest
                 if better.any():
                     np.putmask(labels, better, c)
-                    greatest = np.maximum(greatest, probs[c, z])
+                    greatest = np.maximum(greatest, channels[c])
         return found
 
     def sure_background(self, probs: list[Array], least: float) -> npt.NDArray[np.bool_]:

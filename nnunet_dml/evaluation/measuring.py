@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from nnunet_dml.evaluation.counting import Counts, Voxels
 from nnunet_dml.evaluation.layout import Layout
+from nnunet_dml.evaluation.npz_files import Slabs
 from nnunet_dml.evaluation.options import Options
 from nnunet_dml.evaluation.references import References
 from nnunet_dml.evaluation.zones import Zones
@@ -30,7 +31,7 @@ class Measurement:
     """A case's arrays, and what is counted of them."""
 
     def __init__(
-        self, probs: Array, references: References, layout: Layout, options: Options, *, ignore: int | None
+        self, probs: Slabs, references: References, layout: Layout, options: Options, *, ignore: int | None
     ) -> None:
         """Find the segmentation and the zones.
 
@@ -71,10 +72,11 @@ class Measurement:
             stop = min(start + step, slices)
             near, edge = self.zones.block(start, stop)
             near, edge = near.reshape(-1), edge.reshape(len(edge), -1)
+            probs = _flat(self.probs.slab(start, stop), 1)
             for first in range(start * size, stop * size, PIECE):
                 part = slice(first, min(first + PIECE, stop * size))
                 own = slice(part.start - start * size, part.stop - start * size)
-                channels = [row[part].astype(np.float32, copy=False) for row in _flat(self.probs, 1)]
+                channels = [row[own].astype(np.float32, copy=False) for row in probs]
                 rest = self._split(counts, channels, part, near[own] | edge[:, own].any(0))
                 if len(rest):
                     waiting.append(self._voxels(channels, part, rest, near[own], edge[:, own]))
@@ -144,10 +146,9 @@ class Measurement:
             drawn = drawn[_flat(self.labels)[drawn] != self.ignore]
         chosen = np.sort(drawn[:number])
         nowhere = np.zeros((self.zones.rows, len(chosen)), dtype=np.bool_)
-        channels = [row[chosen].astype(np.float32) for row in _flat(self.probs, 1)]
         soft = self.references.soft
         return Voxels(
-            probs=np.stack(channels),
+            probs=self.probs.at(chosen).astype(np.float32, copy=False),
             segmentation=_flat(self.segmentation)[chosen],
             labels=_flat(self.labels)[chosen],
             raters=np.stack([_flat(it)[chosen] for it in self.raters] or [np.empty(0, dtype=np.uint8)]),

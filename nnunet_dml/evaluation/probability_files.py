@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,70 +15,58 @@ import SimpleITK as sitk
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._images import Grid, count_not_finite, misfits, read
 from nnunet_dml.evaluation.label_maps import LabelMap
+from nnunet_dml.evaluation.npz_files import KEY, NPZ_HINT, Slabs, open_npz
 from nnunet_dml.metrics._arrays import SUM_TOLERANCE
 
-KEY = "probabilities"
-NPZ_HINT = (
-    "Train with --npz, or make them now with `nnUNetv2_train DATASET CONFIGURATION FOLD … --val --npz`."
-)
 HALF_STEP = 1 / 510
 """The most by which a fraction stored in 8 bit may be too large."""
 
+__all__ = ["NPZ_HINT", "is_fraction_image", "open_probabilities", "read_fractions", "read_probabilities"]
 
-def read_probabilities(
-    path: Path, *, num_classes: int, regions: bool = False, like: LabelMap | None = None
-) -> npt.NDArray[np.floating]:
-    """The probabilities of a case, checked.
+
+def open_probabilities(
+    path: Path,
+    *,
+    num_classes: int,
+    regions: bool = False,
+    like: LabelMap | None = None,
+    large: float | None = None,
+) -> Slabs:
+    """The probabilities of a case, checked, to be read slab by slab.
 
     Args:
         path: nnU-Net's `.npz`; or an image, see `read_fractions`.
         num_classes: How many classes `dataset.json` has, background included; or how many regions.
         regions: Whether the channels are regions, which need not sum to one.
         like: The case's reference, on whose grid an image must lie.
+        large: Bytes from which on the array of an `.npz` is put into a temporary file, see `npz_files.open_npz`. An
+            image is read whole.
 
     Returns:
-        `(C, z, y, x)`, in [0, 1] and, but for regions, summing to one, both within 1e-3.
+        `(C, z, y, x)`, in [0, 1] and, but for regions, summing to one, both within 1e-3. To be closed.
 
     Raises:
         InputError: If the file is damaged or holds anything else.
     """
     if not path.name.endswith(".npz"):
         channels = num_classes if regions else num_classes - 1
-        return read_fractions(path, channels=channels, exclusive=not regions, like=like)
-    array = _read_array(path)
-    if array.dtype.kind != "f":
-        raise InputError(problem(path, expected=f"floating point `{KEY}`", found=f"dtype {array.dtype}"))
-    if array.ndim != 4:
-        raise InputError(
-            problem(path, expected=f"`{KEY}` of shape (classes, z, y, x)", found=f"{array.shape}")
-        )
-    if array.shape[0] != num_classes:
-        what = "regions" if regions else "classes"
-        raise InputError(
-            problem(
-                path,
-                expected=f"{num_classes} {what} as in dataset.json",
-                found=f"{array.shape[0]}",
-                todo="Was this model trained on another dataset or other labels?",
-            )
-        )
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    lows, highs, sums = [], [], []
-    for z in range(array.shape[1]):  # what is looked at twice stays in the processor's cache
-        part = array[:, z]
-        lows.append(float(part.min(initial=0.0)))
-        highs.append(float(part.max(initial=0.0)))
-        if not regions and part.size:
-            total = part.sum(0, dtype=np.float32 if part.dtype.itemsize < 4 else part.dtype)
-            sums += [float(total.min()), float(total.max())]
-    _check_range(path, min(lows, default=0.0), max(highs, default=0.0), array)
-    if sums and max(1 - min(sums), max(sums) - 1) > SUM_TOLERANCE:
-        expected = f"probabilities that sum to one over the classes (tolerance {SUM_TOLERANCE:g})"
-        found = f"sums from {min(sums):.4g} to {max(sums):.4g}"
-        todo = "Are the channels regions? Then dataset.json has to say so."
-        raise InputError(problem(path, expected=expected, found=found, todo=todo))
-    return array
+        return Slabs(read_fractions(path, channels=channels, exclusive=not regions, like=like))
+    with ExitStack() as opened:
+        found = opened.enter_context(open_npz(path, large=large))
+        _check_form(path, found, num_classes, regions=regions)
+        _check_values(path, found, regions=regions)
+        opened.pop_all()
+    return found
+
+
+def read_probabilities(
+    path: Path, *, num_classes: int, regions: bool = False, like: LabelMap | None = None
+) -> npt.NDArray[np.floating]:
+    """The same as an array in memory; see `open_probabilities`."""
+    with open_probabilities(
+        path, num_classes=num_classes, regions=regions, like=like, large=math.inf
+    ) as found:
+        return found.slab(0, found.shape[1])
 
 
 def read_fractions(
@@ -153,10 +144,47 @@ def is_fraction_image(path: Path) -> bool | None:
     )
 
 
-def _check_range(path: Path, low: float, high: float, values: npt.NDArray[Any]) -> None:
+def _check_form(path: Path, found: Slabs, num_classes: int, *, regions: bool) -> None:
+    if found.dtype.kind != "f":
+        raise InputError(problem(path, expected=f"floating point `{KEY}`", found=f"dtype {found.dtype}"))
+    if len(found.shape) != 4:
+        raise InputError(
+            problem(path, expected=f"`{KEY}` of shape (classes, z, y, x)", found=f"{found.shape}")
+        )
+    if found.shape[0] != num_classes:
+        what = "regions" if regions else "classes"
+        raise InputError(
+            problem(
+                path,
+                expected=f"{num_classes} {what} as in dataset.json",
+                found=f"{found.shape[0]}",
+                todo="Was this model trained on another dataset or other labels?",
+            )
+        )
+
+
+def _check_values(path: Path, found: Slabs, *, regions: bool) -> None:
+    lows, highs, sums = [0.0], [0.0], []
+    for part in found.slices():  # what is looked at twice stays in the processor's cache
+        lows.append(float(part.min(initial=0.0)))
+        highs.append(float(part.max(initial=0.0)))
+        if not regions and part.size:
+            total = part.sum(0, dtype=np.float32 if part.dtype.itemsize < 4 else part.dtype)
+            sums += [float(total.min()), float(total.max())]
+    low, high = float(np.min(lows)), float(np.max(highs))  # NaN where any is; Python's own lose it
+    _check_range(path, low, high, found.slices())
+    if sums and max(1 - min(sums), max(sums) - 1) > SUM_TOLERANCE:
+        expected = f"probabilities that sum to one over the classes (tolerance {SUM_TOLERANCE:g})"
+        total_found = f"sums from {min(sums):.4g} to {max(sums):.4g}"
+        todo = "Are the channels regions? Then dataset.json has to say so."
+        raise InputError(problem(path, expected=expected, found=total_found, todo=todo))
+
+
+def _check_range(path: Path, low: float, high: float, parts: Iterable[npt.NDArray[Any]]) -> None:
+    """The parts are gone through only to count what is not a number."""
     expected = "probabilities in [0, 1]"
     if low != low or high != high:
-        found = f"NaN in {int(np.isnan(values).sum())} values"
+        found = f"NaN in {sum(int(np.isnan(it).sum()) for it in parts)} values"
         raise InputError(problem(path, expected=expected, found=found, todo="Predict the case again."))
     if low >= -SUM_TOLERANCE and high <= 1 + SUM_TOLERANCE:
         return
@@ -167,31 +195,6 @@ def _check_range(path: Path, low: float, high: float, values: npt.NDArray[Any]) 
         found = f"logits, or integers without their scale, by values up to {high:g}"
         todo = "Logits need a softmax (of regions: sigmoid), integers a scale factor (scl_slope in NIfTI)."
     raise InputError(problem(path, expected=expected, found=found, todo=todo))
-
-
-def _read_array(path: Path) -> npt.NDArray[Any]:
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        found = "something else under that name"
-        raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT))
-    try:
-        with path.open("rb") as file:  # which NumPy would leave open where it is damaged
-            content = np.load(file, allow_pickle=False)
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise InputError(problem(path, expected="an .npz archive", found="a single .npy array"))
-            if KEY not in content.files:
-                found = ", ".join(f"`{name}`" for name in content.files) or "nothing"
-                raise InputError(problem(path, expected=f"the array `{KEY}`", found=found))
-            array: npt.NDArray[Any] = content[KEY]
-            if not isinstance(array, np.ndarray):  # whose bytes NumPy hands on where they are no array
-                raise InputError(problem(path, expected=f"an array `{KEY}`", found="something else"))
-            return array
-    except InputError:
-        raise
-    except FileNotFoundError:
-        raise InputError(problem(path, expected="a whole .npz file", found="no file")) from None
-    except Exception as error:  # zipfile and NumPy raise whatever they do, MemoryError, too
-        found = "an empty file" if path.stat().st_size == 0 else f"a damaged one ({error})"
-        raise InputError(problem(path, expected="a whole .npz file", found=found, todo=NPZ_HINT)) from None
 
 
 def _channels_first(
