@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -98,7 +99,6 @@ class Curve:
     over: str
     sizes: Sequence[float]
     lines: Mapping[str, Sequence[Line]]
-    note: str = ""  # the rest of the point
     reason: str = ""  # why ours is not linear, where it is not
 
 
@@ -272,7 +272,7 @@ def main(module: str, threads: str, point: str, names: str) -> None:
             finally:
                 os._exit(status)
         status = os.waitpid(child, 0)[1]
-        if os.WIFSIGNALED(status):
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             killed.add(name)
             print(MARK + json.dumps([name, {"had": had}]), flush=True)
         elif status:

@@ -81,21 +81,20 @@ def test_the_evaluations_agree(tmp_path):
     )
 
 
-def test_an_evaluation_that_is_killed_had_too_little_memory(options, monkeypatch):
+@pytest.mark.parametrize("which", ["OURS", "POOLED"])
+def test_an_evaluation_that_is_killed_has_met_nothing(options, monkeypatch, which):
     from benchmarks import evaluation
 
     def killed(*words, **how):
-        return {
-            **compare(*words, **how),
-            **({evaluation.POOLED: Line(had=2048.0)} if how.get("apart") else {}),
-        }
+        return {**compare(*words, **how), **({name: Line(had=2048.0)} if how.get("apart") else {})}
 
-    compare = evaluation.compare
+    compare, name = evaluation.compare, getattr(evaluation, which)
     monkeypatch.setattr(evaluation, "compare", killed)
     row = evaluation.measure(options)
-    assert row.missing == [f"the time of {evaluation.POOLED}, which was killed when it had all of 2.0 GiB"]
-    (memory,) = [it for it in row.aims if evaluation.POOLED in it.what]
-    assert memory.found == pytest.approx(1 / 2048)  # ours has 1 MiB here
+    assert row.missing == [f"the time of {name}, which was killed when it had all of 2.0 GiB"]
+    its = [it for it in row.aims if which == "OURS" or name in it.what]
+    assert len(its) == (4 if which == "OURS" else 0)
+    assert not any(it.met for it in its)
 
 
 def test_the_soft_maps_are_the_same(tmp_path):
