@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._images import TOLERANCE, Grid, check_whole, misfits, read_mask, whole_numbers
@@ -31,8 +32,10 @@ class RaterMaps:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Read one mask after the other."""
+        dtype = np.uint8 if self.num_classes <= 256 else np.uint16
         for path in self.files:
-            yield self._read(path)[0].astype(np.uint8 if self.num_classes <= 256 else np.uint16)
+            plain = self._plain(path)
+            yield (self._read(path)[0] if plain is None else plain[0]).astype(dtype, copy=False)
 
     def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
         """Read every file once.
@@ -67,8 +70,12 @@ class RaterMaps:
         return affine
 
     def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | np.ndarray:
-        geometry = self._geometry(path)
-        labels = whole_numbers(self._read(path)[0], path)
+        plain = self._plain(path)
+        if plain is None:
+            geometry = self._geometry(path)
+            labels = whole_numbers(self._read(path)[0], path)
+        else:
+            labels, geometry = plain
         if labels.shape != shape:
             raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
         low, high = labels.min(), labels.max()
@@ -76,6 +83,14 @@ class RaterMaps:
             expected = f"labels 0 … {self.num_classes - 1} as in dataset.json"
             raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
         return geometry
+
+    def _plain(self, path: Path) -> tuple[np.ndarray, Grid | np.ndarray] | None:
+        """The labels as they are in the file and their grid, where nnU-Net's reader changes them but to float32."""
+        if type(self.reader) is not SimpleITKIO:
+            return None
+        labels, grid = read_mask(path)
+        labels = labels[None] if labels.ndim == 2 else labels
+        return (labels, grid) if labels.ndim == 3 else None
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         try:

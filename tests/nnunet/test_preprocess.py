@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_dml._checks import InputError
 from nnunet_dml._files import _MACHINE
@@ -89,6 +90,18 @@ class TestRaterMaps:
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.uint8
 
+    @pytest.mark.parametrize("shape", [(5, 6), (4, 5, 6), (1, 4, 5, 6)])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+    def test_simpleitk_files_are_read_as_nnunet_reads_them(self, tmp_path, shape, dtype):
+        path, array = tmp_path / "r1.nii.gz", np.random.default_rng(0).integers(0, 3, shape).astype(dtype)
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=False), str(path))
+        expected = SimpleITKIO().read_seg(str(path))[0][0]
+        maps = RaterMaps([path], SimpleITKIO(), num_classes=3)
+        maps.check(expected.shape)
+        (found,) = maps
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.uint8
+
     @pytest.mark.parametrize("share", [0.5, 0.99])
     def test_truncated(self, tmp_path, reader, share):
         array = np.random.default_rng(0).integers(0, 3, (8, 9, 10)).astype(np.uint8)
@@ -107,8 +120,6 @@ class TestRaterMaps:
 
     @pytest.mark.parametrize("what", ["spacing", "origin", "direction"])
     def test_a_mask_on_another_grid_is_refused(self, tmp_path, what):
-        from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-
         image = sitk.GetImageFromArray(np.ones((4, 4, 4), np.uint8))
         sitk.WriteImage(image, str(tmp_path / "consensus.nii.gz"))
         values = {"spacing": [1, 1, 2], "origin": [0, 0, 3], "direction": [1, 0, 0, 0, 1, 0, 0, 0, -1]}
