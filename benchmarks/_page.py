@@ -1,4 +1,4 @@
-"""The page: this machine, every aim, a section per row with its tables and curves."""
+"""The page: every aim, a section per row with its tables and curves."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import math
 import os
 import platform
 import re
+import subprocess
 from collections.abc import Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks._timing import Aim, Curve, Line, Row, Table, exponent
+from benchmarks._timing import ROOT, Aim, Curve, Line, Row, Table, exponent
 
 PACKAGES = ("torch", "nnunetv2", "monai", "torchmetrics", "SimpleITK", "numpy")
 LINEAR = 0.15  # how far an exponent may be from 1
 
 
-def machine() -> str:
-    """Processor, cores, GPU and versions, without names of hosts."""
+def stamp(command: str, threads: int) -> str:
+    """The command, the machine without names of hosts, versions, commit and date."""
     import torch
 
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -26,22 +27,28 @@ def machine() -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = ", ".join(f"{it} {version(it)}" for it in PACKAGES)
     return (
-        f"{model[1].strip() if model else platform.machine()}, {len(os.sched_getaffinity(0))} cores, {gpu}, "
-        f"{date.today().isoformat()}; Python {platform.python_version()}, {versions}"
+        f"`{command}` ({threads} threads), {model[1].strip() if model else platform.machine()}, "
+        f"{len(os.sched_getaffinity(0))} cores, {gpu}, {date.today().isoformat()}; nnunet_dml {commit()}, "
+        f"Python {platform.python_version()}, {versions}"
     )
 
 
-def page(rows: Sequence[Row], *, command: str, threads: int, figures: str | None) -> str:
+def commit() -> str:
+    """Of the repository; its version where there is no repository."""
+    words = ["git", "describe", "--always", "--dirty=, changed", "--exclude=*"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else version("nnunet-dml")
+
+
+def page(rows: Sequence[Row], *, figures: str | None) -> str:
     """The whole page in Markdown; `figures` is where the curves' pictures stand, seen from the page."""
     aims = [(row, aim) for row in rows for aim in row.aims]
     met = sum(aim.met for _, aim in aims)
     parts = [
         "# Speed and memory, measured beside the others",
         "",
-        f"**Machine** {machine()}.",
-        "",
-        f"**Command** `{command}` ({threads} threads). Medians (minimum – maximum) in alternating order after a round of warm-up; memory is "
-        "what a fresh process needs beyond what it had before the work.",
+        "Each section names its command, machine and commit. Medians (minimum – maximum) in alternating order after a round of warm-up; "
+        "memory is what a fresh process needs beyond what it had before the work.",
         "",
         f"{met} of {len(aims)} aims are met."
         + "".join(f"\n\nNot measured here: {it}." for row in rows for it in row.missing),
@@ -50,6 +57,7 @@ def page(rows: Sequence[Row], *, command: str, threads: int, figures: str | None
     ]
     for row in rows:
         parts += ["", f"## {row.title}", "", row.text]
+        parts += ["", f"**Measured** by {row.measured}."] if row.measured else []
         for table in row.tables:
             parts += ["", *lines_table(table)]
         for curve in row.curves:
@@ -151,13 +159,17 @@ def spread(line: Line) -> str:
     """Median (minimum – maximum)."""
     if not line.seconds:
         return "killed"
+    if len(line.seconds) == 1:
+        return f"{seconds(line.median)}, once"
     return f"{seconds(line.median)} ({seconds(min(line.seconds))} – {seconds(max(line.seconds))})"
 
 
 def seconds(value: float) -> str:
-    """With three digits, in seconds or thousandths."""
+    """With three digits, in minutes, seconds or thousandths."""
     if math.isnan(value):
         return "killed"
+    if value >= 600:
+        return f"{value / 60:.3g} min"
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
 
 

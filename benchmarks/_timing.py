@@ -113,6 +113,8 @@ class Row:
     aims: list[Aim] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # what this machine cannot measure
+    failed: bool = False
+    measured: str = ""  # by which command, on what, of which version, when
 
 
 def compare(

@@ -24,7 +24,7 @@ RATERS = (3, 5, 7)
 SHAPE = {"full": (450, 512, 512), "quick": (48, 128, 128), "minute": (6, 16, 16)}
 DEPTHS = {"full": (28, 56, 112, 225), "quick": (12, 24, 48), "minute": (3, 6)}
 CLASSES = {"full": (2, 4, 8), "quick": (2, 4, 8), "minute": (2, 4)}
-ROUNDS = {"full": 1, "quick": 3, "minute": 1}
+ROUNDS = {"full": 2, "quick": 3, "minute": 1}
 SMALLEST = {"raters": 1}
 NEW_PAGES = (
     "the processor's own time per voxel is the same at all sizes, the system's grows, for new pages: glibc gives arrays beyond 32 MiB "
@@ -73,7 +73,7 @@ def candidates(
             [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in files] if from_files else masks
         )
         stack = np.stack(arrays)
-        return np.stack([(stack == c).mean(0, dtype=np.float32) for c in range(classes)])
+        return np.stack([(stack == c).sum(0, dtype=np.uint8) / np.float32(raters) for c in range(classes)])
 
     return {
         VOTE: lambda: majority_vote(masks, num_classes=classes)[0],

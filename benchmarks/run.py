@@ -1,9 +1,10 @@
 """Measure this package beside its peers, and write the page with the figures and what was aimed at.
 
-python benchmarks/run.py [--only loss,loader,…] [--quick] [--device cpu|cuda] [--threads N] [-o docs/results/speed.md]
+python benchmarks/run.py [--only loss,loader,…] [--quick] [--device cpu|cuda] [--threads N] [-o PAGE]
 
-All rows at their full size take hours on two cores and 20 GiB of memory; `--quick` takes minutes. Without `-o` the whole run
-writes docs/results/speed.md; `--quick` and `--only` print, so that they do not replace it.
+All rows at their full size take hours on two cores and 20 GiB of memory. Each that is done is kept in benchmarks/measured, and
+docs/results/speed.md is written anew of all that are there: `--only` replaces some, `--page` none. `--quick` takes minutes and prints;
+with `-o` the page is of what was just measured.
 """
 
 from __future__ import annotations
@@ -16,28 +17,31 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # modules here are found as benchmarks.…
 
-from benchmarks._page import draw, page
+from benchmarks._page import draw, page, stamp
+from benchmarks._store import load, save
 from benchmarks._timing import ROOT, Options, Row
 
 ROWS = ("loss", "loader", "epoch", "kde", "fusion", "evaluation", "storage", "bfloat16")
+MEASURED = ROOT / "benchmarks" / "measured"
+PAGE = ROOT / "docs" / "results" / "speed.md"
 
 
-def measure(names: tuple[str, ...], options: Options) -> list[Row]:
+def measure(names: tuple[str, ...], options: Options) -> Iterator[Row]:
     """One row after the other; one that fails is said to be missing, the others go on."""
-    rows = []
     for name in names:
-        print(f"{name} …", file=sys.stderr)
+        print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            rows.append(importlib.import_module(f"benchmarks.{name}").measure(options))
+            yield importlib.import_module(f"benchmarks.{name}").measure(options)
         except Exception as error:
             traceback.print_exc()
             missing = f"{name}, which failed with {type(error).__name__}"
-            rows.append(Row(name, name, "It failed.", missing=[missing]))
-    return rows
+            yield Row(name, name, "It failed.", missing=[missing], failed=True)
 
 
 def arguments() -> argparse.Namespace:
@@ -49,6 +53,7 @@ def arguments() -> argparse.Namespace:
         "--only", default=",".join(ROWS), help="rows, with commas between them (default: all)"
     )
     parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write the page")
     parser.add_argument("--minute", action="store_true", help=argparse.SUPPRESS)  # sizes of the tests
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), help="default: the CPU, and a GPU where there is one"
@@ -73,15 +78,19 @@ def main() -> None:
         sys.exit("--device cuda: expected a GPU that PyTorch can use, found none")
     both = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     size = "minute" if asked.minute else "quick" if asked.quick else "full"
-    with tempfile.TemporaryDirectory() as folder:
-        devices = (asked.device,) if asked.device else both
-        options = Options(Path(folder), size, devices, asked.threads)
-        rows = measure(tuple(asked.only.split(",")), options)
-    output = asked.output
-    if output is None and size == "full" and asked.only == ",".join(ROWS):
-        output = ROOT / "docs" / "results" / "speed.md"
     command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
-    text = page(rows, command=command, threads=asked.threads, figures="figures" if output else None)
+    kept = size == "full" and asked.output is None
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(Path(folder), size, (asked.device,) if asked.device else both, asked.threads)
+        for row in measure(() if asked.page else tuple(asked.only.split(",")), options):
+            rows.append(replace(row, measured=stamp(command, asked.threads)))
+            if kept and not row.failed:
+                save(rows[-1], MEASURED)
+    output = PAGE if kept else asked.output
+    if kept:
+        rows = load(MEASURED, ROWS)
+    text = page(rows, figures="figures" if output else None)
     if output is None:
         print(text)
         return

@@ -1,4 +1,4 @@
-"""Soft maps on disk against float32 NIfTI of the same fractions."""
+"""Soft maps on disk against NIfTI of the same fractions, in float32 and in the 8 bit that ours have."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from nnunet_dml.labels import fuse
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
 from scripts.make_phantom import make_case
 
-OURS, NIFTI = "nnunet_dml, .b2nd", "float32 .nii.gz"
+OURS, NIFTI, EIGHT = "nnunet_dml, .b2nd", "float32 .nii.gz", "8-bit .nii.gz"
 SHAPE = {"full": (64, 256), "quick": (24, 96), "minute": (6, 32)}  # slices, edge
 RATERS = (3, 7)
 SMALLEST = {"size": "minute"}
+FILES = {OURS: "soft.b2nd", NIFTI: "soft.nii.gz", EIGHT: "soft8.nii.gz"}
 
 
 def fractions(size: str, raters: int, resampled: bool) -> np.ndarray:
@@ -42,7 +43,7 @@ def write(soft: np.ndarray, path: Path) -> None:
 def candidates(folder: str, size: str, raters: int, resampled: bool) -> dict[str, Callable[[], Any]]:
     """Write and read again."""
     soft = fractions(size, raters, resampled)
-    files = {OURS: Path(folder) / "soft.b2nd", NIFTI: Path(folder) / "soft.nii.gz"}
+    files = {name: Path(folder) / file for name, file in FILES.items()}
 
     def ours() -> Any:
         write(soft, files[OURS])
@@ -52,7 +53,11 @@ def candidates(folder: str, size: str, raters: int, resampled: bool) -> dict[str
         write(soft, files[NIFTI])
         return sitk.GetArrayFromImage(sitk.ReadImage(str(files[NIFTI])))[None]
 
-    return {OURS: ours, NIFTI: nifti}
+    def eight() -> Any:
+        write(np.rint(soft * 255).astype(np.uint8), files[EIGHT])
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(files[EIGHT])))[None] / np.float32(255)
+
+    return {OURS: ours, NIFTI: nifti, EIGHT: eight}
 
 
 def measure(options: Options) -> Row:
@@ -76,9 +81,12 @@ def measure(options: Options) -> Row:
             }
             lines = compare(__name__, point, options, rounds=min(3, options.rounds))
             soft = fractions(options.size, raters, resampled)
-            sizes = [(options.folder / name).stat().st_size for name in ("soft.b2nd", "soft.nii.gz")]
+            sizes = [(options.folder / name).stat().st_size for name in FILES.values()]
             share = float(((soft > 0) & (soft < 1)).mean())
-            note = f"{sizes[0] / 1024:.1f} KiB against {sizes[1] / 1024:.1f} KiB; {100 * share:.1f} % of the voxels are fractional."
+            note = (
+                f"{sizes[0] / 1024:.1f} KiB against {sizes[1] / 1024:.1f} KiB in float32 and {sizes[2] / 1024:.1f} KiB in 8 bit; "
+                f"{100 * share:.1f} % of the voxels are fractional."
+            )
             row.tables.append(Table(title, lines, note))
             row.aims.append(Aim(f"{title}: bytes ÷ float32 .nii.gz", sizes[0] / sizes[1], "≤", 0.25))
     return row

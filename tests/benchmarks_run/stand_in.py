@@ -1,4 +1,4 @@
-"""A row that needs no library: one candidate takes memory, one is killed, one fails."""
+"""A row that needs no library: one candidate takes memory, one is killed, one crashes, one fails."""
 
 import os
 import signal
@@ -18,4 +18,5 @@ def candidates(mib=0, fail=False):
         "small": lambda: take(1),
         "large": lambda: take(4),
         "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "crashed": lambda: os.kill(os.getpid(), signal.SIGSEGV),
     }

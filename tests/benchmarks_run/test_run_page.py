@@ -1,12 +1,14 @@
 """What the page says of given figures."""
 
 import math
+import re
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import _page, run
+from benchmarks import _page, _store, run
 from benchmarks._timing import Aim, Curve, Line, Options, Row, Table
 
 
@@ -34,7 +36,7 @@ def row():
 
 
 def text(*rows):
-    return _page.page(rows, command="python benchmarks/run.py", threads=2, figures="figures")
+    return _page.page(rows, figures="figures")
 
 
 def test_aims_are_met_or_not(row):
@@ -47,7 +49,7 @@ def test_aims_are_met_or_not(row):
 def test_a_line_has_median_range_and_ratios(row):
     said = text(row)
     assert "| 2 × 3 | time | ours ÷ this | memory | ours ÷ this |" in said
-    assert "| other | 400 ms (400 ms – 400 ms) | 0.5 | 40 MiB | 0.25 |" in said
+    assert "| other | 400 ms, once | 0.5 | 40 MiB | 0.25 |" in said
     assert "| nnunet_dml, soft | 200 ms (100 ms – 300 ms) | 1 | 10 MiB | 1 |" in said
     assert "| killed one | killed |" in said
     assert "A note." in said
@@ -74,12 +76,24 @@ def test_the_reason(reason, slope, last, said):
     assert _page.why(Curve("keys", (), {}, reason=reason), slope, last) == said
 
 
-def test_machine_command_and_what_is_missing(row, monkeypatch):
-    said = text(row)
-    assert "**Command** `python benchmarks/run.py` (2 threads)" in said
+def test_machine_command_and_what_is_missing(row):
+    said = text(replace(row, measured=_page.stamp("python benchmarks/run.py", 2)))
+    assert "**Measured** by `python benchmarks/run.py` (2 threads), " in said
     assert "Not measured here: the loss on a GPU." in said
-    assert "cores" in said
+    assert " cores, " in said
     assert "nnunetv2 " in said
+    assert re.search(r"nnunet_dml \S", said)
+
+
+def test_rows_are_kept_as_they_are(row, tmp_path):
+    killed = Line(had=2048.0, value=[[1.0], [math.nan]])
+    row = replace(row, tables=[*row.tables, Table("4 × 5", {"a": killed})], measured="a command")
+    _store.save(row, tmp_path)
+    found, missing = _store.load(tmp_path, ["loss", "kde"])
+    assert text(found) == text(row)
+    line = found.tables[-1].lines["a"]
+    assert (line.seconds, line.mib, line.had, line.value[0]) == ((), None, 2048.0, [1.0])
+    assert "Not measured here: kde." in text(missing)
 
 
 def test_pictures_stand_where_the_page_looks_for_them(row, tmp_path):
@@ -92,13 +106,18 @@ def test_pictures_stand_where_the_page_looks_for_them(row, tmp_path):
 
 
 def test_numbers():
-    assert [_page.seconds(it) for it in (1.2345, 0.0123456, math.nan)] == ["1.23 s", "12.3 ms", "killed"]
+    assert [_page.seconds(it) for it in (1362.0, 1.2345, 0.0123456, math.nan)] == [
+        "22.7 min",
+        "1.23 s",
+        "12.3 ms",
+        "killed",
+    ]
     assert _page.number(math.nan) == ""
 
 
 def test_a_row_that_fails_is_said_to_be_missing(tmp_path, monkeypatch, capsys):
     module = SimpleNamespace(measure=lambda options: options.nothing)
     monkeypatch.setitem(sys.modules, "benchmarks.loss", module)
-    rows = run.measure(("loss",), Options(tmp_path))
+    rows = list(run.measure(("loss",), Options(tmp_path)))
     assert "AttributeError" in capsys.readouterr().err
     assert "Not measured here: loss, which failed with AttributeError." in text(*rows)

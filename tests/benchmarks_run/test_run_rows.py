@@ -38,7 +38,7 @@ def check(row, name):
     assert all(line.seconds for table in row.tables for line in table.lines.values())
     for curve in row.curves:
         assert all(len(lines) == len(curve.sizes) > 1 for lines in curve.lines.values())
-    text = _page.page([row], command="x", threads=1, figures=None)
+    text = _page.page([row], figures=None)
     assert text.count(" met |") + text.count(" **not met** |") == len(row.aims)
     assert all(f"| {table.title} | time |" in text for table in row.tables)
 
@@ -100,9 +100,10 @@ def test_an_evaluation_that_is_killed_has_met_nothing(options, monkeypatch, whic
 def test_the_soft_maps_are_the_same(tmp_path):
     from benchmarks import storage
 
-    ours, nifti = (call() for call in storage.candidates(str(tmp_path), "minute", 3, True).values())
+    ours, nifti, eight = (call() for call in storage.candidates(str(tmp_path), "minute", 3, True).values())
     assert ((nifti > 0) & (nifti < 1)).any()
     np.testing.assert_allclose(ours, nifti, atol=1 / 510 + 1e-6)
+    np.testing.assert_allclose(ours, eight, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -32,6 +32,11 @@ def test_who_is_killed_is_tried_once_and_the_others_go_on(tmp_path):
     assert 10 < lines["killed"].had < 1e8  # MiB
 
 
+def test_what_crashes_is_not_taken_for_killed():
+    with pytest.raises(RuntimeError, match="stand_in"):
+        in_fresh_processes(STAND_IN, ["crashed"], {}, 1)
+
+
 def test_what_fails_is_not_taken_for_killed():
     with pytest.raises(RuntimeError, match="no such thing"):
         in_fresh_processes(STAND_IN, ["small"], {"fail": True}, 1)
