@@ -1,4 +1,4 @@
-"""LIDC nodules as a source for `nnunet-dml convert raters --layout flat`, and soft maps of one's own from it.
+"""LIDC nodules as a source for `nnunet-dml convert raters --layout folders`, and soft maps of one's own from it.
 
 The set holds radiologists' masks without images, so a stand-in is made: the raters' mean, blurred, with noise. That is
 enough to take 3D masks of true, anisotropic spacing through planning, every fusion and preprocessing.

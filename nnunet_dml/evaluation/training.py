@@ -20,6 +20,10 @@ NOTED = "options_json"
 """The attribute of these trainers, and thus the key of debug.json, that has all options that they read."""
 
 
+STOCK = re.compile(r"nnUNetTrainer(_\d+epochs?)?")
+"""Trainers without options of ours that are known to learn hard labels and to set no seed: nnU-Net's own."""
+
+
 def training_of(folder: Path, folds: Iterable[str]) -> dict[str, Any]:
     """What is known of a model's training; what is not known is absent.
 
@@ -49,7 +53,7 @@ def training_of(folder: Path, folds: Iterable[str]) -> dict[str, Any]:
     options = plans.get(OPTIONS)
     found["options"] = options if isinstance(options, dict) else {}
     found["folds"] = {
-        fold: _facts(it)
+        fold: _facts(it, stock=STOCK.fullmatch(name.split("__")[0]) is not None)
         | ({"finished": (model / f"fold_{fold}" / FINAL).is_file()} if model == source else {})
         for fold, it in debug.items()
     }
@@ -63,7 +67,7 @@ def _name(source: Path, debug: Iterable[Mapping[str, Any]]) -> str:
     return next((it for it in names if it.count("__") == 2), names[0])
 
 
-def _facts(debug: Mapping[str, Any]) -> dict[str, Any]:
+def _facts(debug: Mapping[str, Any], *, stock: bool) -> dict[str, Any]:
     """A fold's training: what nnU-Net noted when it began."""
     found: dict[str, Any] = {}
     for key, noted in (("epochs", "num_epochs"), ("iterations", "num_iterations_per_epoch")):
@@ -76,8 +80,8 @@ def _facts(debug: Mapping[str, Any]) -> dict[str, Any]:
     labels, loss, teacher, training = (
         _dict(groups.get(it)) for it in ("labels", "loss", "teacher", "training")
     )
-    if "labels" not in groups:
-        labels = {"source": "hard"}  # nnU-Net's own
+    if "labels" not in groups and (ours or stock):
+        labels = {"source": "hard"}
     if "source" in labels:
         found["labels"] = str(labels["source"]) + _smoothing(labels)
     if {"overlap", "weight_ce", "weight_overlap"} <= loss.keys():
@@ -86,7 +90,7 @@ def _facts(debug: Mapping[str, Any]) -> dict[str, Any]:
         found["loss"] = own
     if name := teacher.get("model") or teacher.get("maps"):
         found["teacher"] = Path(str(name)).name
-    if "seed" in training or not ours:
+    if "seed" in training or stock:
         found["seed"] = training.get("seed")
     return found
 

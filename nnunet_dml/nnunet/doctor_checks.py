@@ -173,7 +173,7 @@ def check_maps(subject: Subject, facts: Mapping[str, CaseFacts]) -> list[Finding
 
 
 def check_models(subject: Subject) -> list[Finding]:
-    """Models that were trained on the consensus although the data set has raters."""
+    """Models of other trainers, which learn the consensus or what they find themselves, although the data set has raters."""
     results = folder_if_there("nnUNet_results")
     if results is None or not any(subject.listed.values()):
         return []
@@ -185,5 +185,5 @@ def check_models(subject: Subject) -> list[Finding]:
     ]
     if not stock:
         return []
-    text = f"trained by other trainers on hard labels, the consensus of the raters: {some(stock)}"
+    text = f"by trainers that read no soft labels of this package (nnU-Net's learn the consensus of the raters): {some(stock)}"
     return [Finding("note", "results", text)]

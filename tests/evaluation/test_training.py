@@ -71,6 +71,16 @@ def test_trainers_with_nnunets_own_labels_and_loss(tmp_path):
         assert facts == {**expected, "finished": True}
 
 
+@pytest.mark.parametrize(
+    ("name", "known"), [("nnUNetTrainer_100epochs", True), ("nnUNetTrainerMySoft", False)]
+)
+def test_labels_and_seed_of_a_trainer_that_nobody_knows_are_not_known(tmp_path, name, known):
+    folder = write_model(tmp_path / f"{name}__short__2d", folds="0", loss="MySoftLoss()")
+    facts = training_of(folder, ["0"])["folds"]["0"]
+    assert facts["loss"] == "MySoftLoss"
+    assert ("labels" in facts, "seed" in facts) == (known, known)
+
+
 def test_a_teacher_is_named(tmp_path):
     teacher = {"model": "Dataset501_X/nnUNetTrainer__short__2d"}
     said = options(["labels", "loss", "teacher", "training"], teacher=teacher)

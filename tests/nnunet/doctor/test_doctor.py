@@ -296,7 +296,7 @@ def test_models_of_other_trainers_are_named(world, tmp_path):
     for name in ("nnUNetTrainer__nnUNetPlans__2d", "nnUNetTrainerDML__nnUNetPlans__2d"):
         (tmp_path / "results" / NAME / name).mkdir(parents=True)
     (line,) = [line for line in said(look(), "note") if line.startswith("results")]
-    assert line.endswith("the consensus of the raters: nnUNetTrainer__nnUNetPlans__2d")
+    assert line.endswith("learn the consensus of the raters): nnUNetTrainer__nnUNetPlans__2d")
 
 
 # -- the parts -----------------------------------------------------------------------------------------------------------
