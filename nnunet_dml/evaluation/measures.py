@@ -71,10 +71,20 @@ _OVER_ALL = [
         plain="how far the model's confidence is from how often it is right: at 2 % it is two points off, on average over "
         "all voxels of an image, the many easy ones of the background among them",
     ),
-    _calibration("mce", "MCE", "the greatest |accuracy − confidence| of any bin, however few voxels it has"),
-    _calibration("sce", "SCE", "class-wise calibration error, mean over the classes, background included"),
+    _calibration(
+        "mce",
+        "MCE",
+        "maximum calibration error: the greatest |accuracy − confidence| of any bin, however few voxels it has",
+    ),
+    _calibration(
+        "sce", "SCE", "static calibration error: class-wise, mean over the classes, background included"
+    ),
     _calibration("ace", "Adaptive ECE", "ECE with bins of equally many voxels"),
-    _calibration("kde_ece", "KDE-ECE", "calibration error by kernel regression, without bins"),
+    _calibration(
+        "kde_ece",
+        "KDE-ECE",
+        "calibration error by kernel regression (kernel density estimates), without bins",
+    ),
     _calibration(
         "foreground_ece",
         "ECE per image, foreground",
@@ -86,7 +96,7 @@ _OVER_ALL = [
         "ECE of the voxels at the boundaries of the labels",
     ),
     _calibration(
-        "boundary_sce", "SCE, boundary (BSCE)", "class-wise calibration error of the boundaries' voxels"
+        "boundary_sce", "SCE, boundary (BSCE)", "static calibration error of the boundaries' voxels"
     ),
     _calibration("brier", "Brier score", "mean over voxels of Σ_c (p_c − y_c)²", unit=""),
     _calibration(
@@ -112,7 +122,7 @@ MEASURES: dict[str, Measure] = {
         _overlap(
             "iou",
             "IoU",
-            "|P ∩ R| / |P ∪ R| of the same two",
+            "intersection over union: |P ∩ R| / |P ∪ R| of the same two",
             "the same as a share of all that either of the two covers; it is never above Dice",
         ),
         _overlap(
@@ -121,7 +131,7 @@ MEASURES: dict[str, Measure] = {
         _overlap(
             "bdice",
             "BDice",
-            "mean over the thresholds of the Dice of probabilities and soft reference, both cut at value ≥ threshold",
+            "binarised Dice: mean over the thresholds of the Dice of probabilities and soft reference, both cut at value ≥ threshold",
             "Dice of the model's probabilities and the soft reference, level by level: it asks the model to be unsure "
             "where, and as much as, the raters are",
         ),
@@ -209,7 +219,7 @@ MEASURES: dict[str, Measure] = {
             "Volume",
             "lower",
             "ml",
-            "∫ (Φ((t − μ)/σ) − [t ≥ v])² dt: the predicted volume v against a normal distribution of the raters' volumes",
+            "continuous ranked probability score: ∫ (Φ((t − μ)/σ) − [t ≥ v])² dt: the predicted volume v against a normal distribution of the raters' volumes",
             per_class=True,
         ),
         Measure("volume_ml", "Volume", "Volume", "", "ml", "sum of the probabilities", per_class=True),

@@ -56,6 +56,16 @@ EMPTY = {
 }
 
 
+OPTIONS = {
+    "bins": "Bins of the calibration errors",
+    "thresholds": "Thresholds of BDice",
+    "neighbourhood": "Neighbourhood that makes a boundary (voxels along each axis)",
+    "reference": "Soft reference asked for",
+    "surfaces": "Surface distances measured",
+    "tolerance": "Tolerance of surface Dice (mm)",
+}
+
+
 @dataclass
 class Report:
     """What a report shows."""
@@ -171,7 +181,7 @@ def breakable(text: str) -> Markup:
     >>> breakable("nnUNetTrainerDML__<b>")
     Markup('nnUNet<wbr>TrainerDML__<wbr>&lt;b&gt;')
     """
-    return Markup("<wbr>").join(re.split(r"(?<=_)(?=[^_])|(?<=[a-z])(?=[A-Z][a-z])", text))
+    return Markup("<wbr>").join(re.split(r"(?<=\w_)(?=[^_])|(?<=[a-z])(?=[A-Z][a-z])", text))
 
 
 def case_table(models: Sequence[Evaluation]) -> tuple[list[str], list[list[str]]]:
@@ -217,9 +227,12 @@ def definitions(models: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
     names = [name for name in MEASURES if any(name in model.measures for model in models)]
     ordered = sorted((*names, *POOLED), key=lambda name: GROUPS.index(measure_of(name).group))
     shown = [(name, measure_of(name).title, measure_of(name).definition) for name in ordered]
-    own = models[0].summary.get("definitions", {})
+    own = dict(models[0].summary.get("definitions", {}))
+    soft = models[0].summary.get("raters", {}).get("soft_reference")
+    if soft and "soft reference" in own:  # which leads to a key of summary.json
+        own["soft reference"] = soft
     general = [(key, text) for key, text in own.items() if key not in MEASURES and key not in POOLED]
-    return shown + [("", key[:1].upper() + key[1:], str(text)) for key, text in general]
+    return shown + [("", (key[:1].upper() + key[1:]).replace("_", " "), str(text)) for key, text in general]
 
 
 def fine_grained_table(models: Sequence[Evaluation]) -> Table | None:
@@ -270,7 +283,7 @@ def about_tables(models: Sequence[Evaluation]) -> list[Table]:
         "Soft reference": each("raters", "soft_reference"),
         "Raters per case": [_span(it) for it in each("raters", "per_case")],
         "Ignored voxels": each("ignored_voxels"),
-        **{f"Option {key}": each("options", key) for key in keys_of("options")},
+        **{OPTIONS.get(key, f"Option {key}"): each("options", key) for key in keys_of("options")},
     }
     empty = {
         EMPTY.get(key, key.replace("_", " ").capitalize()): each("empty", key) for key in keys_of("empty")
@@ -353,4 +366,6 @@ def _span(value: object) -> str | None:
 def _said(value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(_said, value)) if isinstance(value, list) else str(value)

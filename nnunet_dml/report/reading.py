@@ -50,8 +50,8 @@ def reading(model: Evaluation, shown: Collection[str], *, compared: bool) -> lis
         *lines,
         Line(
             "References",
-            "Dice, IoU and ECE are measured against the labels (labelsTr); BDice, volumes and soft figures against the soft "
-            f"reference: {soft}",
+            "Dice, IoU and ECE are measured against the labels (labelsTr), the hard reference; BDice, volumes and soft figures "
+            f"against the soft reference: {soft}",
         ),
         Line(
             f"{100 * LEVEL:g} % interval",

@@ -12,7 +12,7 @@ from nnunet_dml.report.html import case_table
 from tests.report.conftest import NAMES
 from tests.report.evaluation_world import change_records, write_evaluation
 
-VOID = {"meta", "link", "input", "img", "br"}
+VOID = {"meta", "link", "input", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
