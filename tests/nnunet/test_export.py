@@ -36,7 +36,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 '''
 STOCK = """
-import importlib, os, sys
+import importlib, json, os, sys
 try:
     import nnunet_dml
 except ImportError as error:
@@ -44,9 +44,10 @@ except ImportError as error:
 else:
     sys.exit("nnunet_dml can be imported")
 assert "nnUNet_extTrainer" not in os.environ
-module, _, entry = sys.argv[1].partition(":")
-sys.argv[:2] = ["stock"]
-getattr(importlib.import_module(module), entry)()
+for entry, *arguments in json.loads(sys.argv[1]):
+    module, _, name = entry.partition(":")
+    sys.argv = ["stock", *arguments]
+    getattr(importlib.import_module(module), name)()
 """
 
 
@@ -255,16 +256,16 @@ def test_stock_nnunet_predicts_the_same_without_this_package(phantom, tmp_path, 
     (tmp_path / "blocker" / "sitecustomize.py").write_text(BLOCKER)
     (tmp_path / "installed").mkdir()
 
-    def stock(entry, *arguments):
-        places = {"PYTHONPATH": str(tmp_path / "blocker"), "nnUNet_results": str(tmp_path / "installed")}
-        run("python", "-c", STOCK, entry, *arguments, **places)
-
-    stock("nnunetv2.model_sharing.entry_points:install_from_zip_entry_point", zipped)
     installed = tmp_path / "installed" / PHANTOM / "nnUNetTrainer__tiny__2d"
     predict = "nnunetv2.inference.predict_from_raw_data:predict_entry_point"
-    stock(predict, "-o", tmp_path / "stock", "-tr", "nnUNetTrainer", *which, *common)
     two = ["-npp", "1", "-nps", "1"]  # this command cannot do without workers
-    stock(f"{predict}_modelfolder", "-o", tmp_path / "folder", "-m", installed, *common, *two)
+    calls = [
+        ["nnunetv2.model_sharing.entry_points:install_from_zip_entry_point", zipped],
+        [predict, "-o", tmp_path / "stock", "-tr", "nnUNetTrainer", *which, *common],
+        [f"{predict}_modelfolder", "-o", tmp_path / "folder", "-m", installed, *common, *two],
+    ]
+    places = {"PYTHONPATH": str(tmp_path / "blocker"), "nnUNet_results": str(tmp_path / "installed")}
+    run("python", "-c", STOCK, json.dumps(calls, default=str), **places)
 
     ours = np.load(tmp_path / "ours" / "case01.npz")["probabilities"]
     for other in ("stock", "folder"):
