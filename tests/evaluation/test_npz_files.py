@@ -6,7 +6,6 @@ import math
 import tempfile
 import tracemalloc
 import zipfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,15 +198,16 @@ def test_no_temporary_file_is_left(environment, monkeypatch, made, streamed):
     assert list(place.iterdir()) == []
 
 
-def full_disk():
-    return Path("/dev/full").open("r+b")
+class FullDisk(io.BytesIO):
+    def write(self, _):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def no_folder():
     raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
 
-@pytest.mark.parametrize("without", [{"TemporaryFile": full_disk}, {"gettempdir": no_folder}, {}])
+@pytest.mark.parametrize("without", [{"TemporaryFile": FullDisk}, {"gettempdir": no_folder}, {}])
 def test_without_room_all_is_read_into_memory(environment, monkeypatch, without):
     world = World(environment, shape=SHAPE)
     whole = world.measure("a")
