@@ -1,4 +1,4 @@
-"""A trainer of nnU-Net's on tiny data."""
+"""A trainer of nnU-Net's on tiny data, and what a failure breaks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from tests.upstream.reading import (
-    theirs,
-)
+from tests.upstream.reading import changed, theirs
 from tests.upstream.tiny import CASES, DESCRIBED, TINY
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Below a failed test of behaviour: which of our modules it breaks, which its docstring says."""
+    report = yield
+    if report.failed and item.module.__name__.startswith("tests.upstream.test_behaviour"):
+        what = f"it does no longer what {item.name} expects"
+        report.sections.append(("contract", changed("nnunetv2", what, item.function.__doc__)))
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,7 @@ ATTRIBUTES = {
     f"{READERS}.base_reader_writer.BaseReaderWriter": "read_images read_seg",
     f"{READERS}.nibabel_reader_writer.NibabelIO": "",
     f"{READERS}.nibabel_reader_writer.NibabelIOWithReorient": "",
+    f"{READERS}.simpleitk_reader_writer.SimpleITKIO": "",
     f"{PREDICT}.nnUNetPredictor": "manual_initialization predict_single_npy_array",
     PREPROCESSOR: "run_case_npy",
     "nnunetv2.training.dataloading.data_loader.nnUNetDataLoader": "has_ignore transforms",
@@ -176,7 +177,7 @@ WORDS = {
     "nnunetv2.utilities.default_n_proc_DA": "nnUNet_n_proc_DA",
     LOGGER: "nnUNet_wandb_enabled",
     TRAIN: "-tr -p --npz --c --val -device continue_training checkpoint_final.pth dataset.json",
-    PREDICT: "nnUNet_nps -i -o -m -d -c -tr -p -f -chk -device -part_id -nps --save_probabilities --disable_tta "
+    PREDICT: "nnUNet_nps -i -o -m -d -c -tr -p -f -chk -device -part_id -npp -nps --save_probabilities --disable_tta "
     "--continue_prediction --c plans.json dataset.json checkpoint_final.pth network_weights init_args configuration "
     "trainer_name inference_allowed_mirroring_axes",
     "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints": "-d -c -plans_name -npfp -np "

@@ -78,6 +78,7 @@ def test_outside_the_image_a_float_target_is_0():
 
 
 def test_a_mirrored_float_target():
+    """nnunet/transforms.py."""
     part = next(it for it in stock_transforms(dummy_2d=False).transforms if hasattr(it, "allowed_axes"))
     ramp = torch.arange(16.0).view(1, 4, 4)
     out = part.apply({"regression_target": ramp}, axes=[1])
@@ -85,7 +86,7 @@ def test_a_mirrored_float_target():
 
 
 def test_which_transforms_change_the_image_alone():
-    """nnunet/views.py leaves these out of the weak view."""
+    """nnunet/views.py: it leaves these out of the weak view."""
     parts = [getattr(it, "transform", it) for it in theirs("nnUNetTrainer").get_training_transforms(
         (16, 16), (0, 0), None, (0, 1), False, use_mask_for_norm=[True]
     ).transforms]  # fmt: skip

@@ -11,9 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from tests.upstream.reading import (
-    theirs,
-)
+from tests.upstream.reading import theirs
 from tests.upstream.tiny import DESCRIBED, TINY
 
 
@@ -50,6 +48,13 @@ def test_labels_regions_and_the_ignore_label():
     assert (labels.all_labels, labels.foreground_labels) == ([0, 1, 2], [1, 2])
     assert labels.num_segmentation_heads == 2
     assert theirs("LabelManager")({"background": 0, "a": 1}, None).num_segmentation_heads == 2
+
+
+def test_blosc2_files_are_cut_into_blocks_and_chunks():
+    """nnunet/map_making.py, nnunet/unlabelled_making.py, nnunet/offline_teacher.py."""
+    blocks, chunks = theirs("comp_blosc2_params")((1, 64, 256, 256), (32, 128, 128), 1)
+    assert len(blocks) == len(chunks) == 4
+    assert all(block <= chunk for block, chunk in zip(blocks, chunks, strict=True))
 
 
 def test_probabilities_are_resampled_linearly_and_labels_stay_labels():
@@ -90,6 +95,8 @@ def test_how_images_and_masks_are_read(tmp_path):
     )
     assert (array.shape, array.dtype) == ((2, 2, 3, 4), np.float32)
     assert list(properties["spacing"]) == [3, 2, 1]
+    seg, _ = theirs("SimpleITKIO")().read_seg(file)  # which rater_maps.py reads itself, to save the float32
+    assert np.array_equal(seg, sitk.GetArrayFromImage(image)[None])
     reader = theirs("NibabelIO")()
     array, properties = reader.read_seg(file)
     assert array.shape == (1, 2, 3, 4)

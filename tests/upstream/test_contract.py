@@ -17,6 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 from nnunet_dml.cli import predict
+from tests.upstream import test_behaviour, test_behaviour_on_files
 from tests.upstream.contract import (
     ATTRIBUTES,
     CALLS,
@@ -219,3 +220,10 @@ def test_nnunet_is_allowed_as_far_as_it_was_tested():
     assert upper == f"{major}.{minor + 1}", (
         f"nnU-Net {major}.{minor} is what runs here, below {upper} is allowed"
     )
+
+
+@pytest.mark.parametrize("module", [test_behaviour, test_behaviour_on_files], ids=lambda it: it.__name__)
+def test_behaviour_names_the_modules_that_lean_on_it(module):
+    for test in (it for name, it in vars(module).items() if name.startswith("test_")):
+        named = re.split(r", |:|\.$", test.__doc__)[0].removesuffix(".")
+        assert (PACKAGE / named).exists(), f"{test.__name__}: {named}"
