@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -28,8 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FORK = multiprocessing.get_context("fork")
 HEAVY = (  # none is a part of nnU-Net, which reads its variables at import
     "torch._dynamo", "seaborn", "sklearn.isotonic", "skimage.morphology", "skimage.io", "scipy.stats", "scipy.ndimage",
-    "batchgeneratorsv2", "dynamic_network_architectures", "acvl_utils", "SimpleITK", "nibabel", "blosc2", "jinja2",
-    "pydantic", "tqdm", "yaml",
+    "batchgeneratorsv2", "dynamic_network_architectures.architectures.primus", "acvl_utils", "SimpleITK", "nibabel",
+    "blosc2", "jinja2", "pydantic", "tqdm", "yaml",
 )  # fmt: skip
 NAMES = {
     it.name
@@ -79,8 +80,10 @@ def _started() -> tuple[Path, subprocess.Popen[bytes]]:
 
 def serve(server: socket.socket) -> None:
     """Answer each request in a process of its own."""
-    for name in HEAVY:
-        importlib.import_module(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in HEAVY:
+            importlib.import_module(name)
     gc.freeze()  # what is loaded is shared by all
     vars(multiprocessing).update(
         get_context=lambda method=None: FORK,  # workers need not import all anew, either
@@ -121,6 +124,8 @@ def run(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if name.startswith("nnUNetv2_"):  # a training draws 16 million pixels each epoch
+        sys.modules["matplotlib"].rcParams["savefig.dpi"] = 10
     sys.argv = [name, *arguments]
     if name == RANKS:
         worker, given = pickle.loads(bytes.fromhex(arguments[0]))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def few_pixels(monkeypatch):
+    """nnU-Net's trainings draw 16 million each epoch."""
+    monkeypatch.setitem(mpl.rcParams, "savefig.dpi", 10)
 
 
 @pytest.fixture
