@@ -20,6 +20,8 @@ from nnunet_dml._images.endings import split_ending
 from nnunet_dml._images.grid import Grid
 
 _COPY = "Copy it again from its source."
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # surrogates stand for bytes that are no UTF-8
+_COMPLEX = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
 
 sitk.ProcessObject.GlobalWarningDisplayOff()
 
@@ -28,8 +30,10 @@ def check_whole(path: Path) -> None:
     """Check that a file is there and as long as it should be, as far as its format tells without its voxels.
 
     Raises:
-        InputError: The file is missing, empty, may not be read, or is a truncated or damaged NIfTI or BMP.
+        InputError: The file is missing, empty, may not be read, or is a truncated or damaged NIfTI or BMP; or its name
+            cannot be written as text in one line.
     """
+    check_name(path)
     kind = _kind(path)
     expected = f"a readable {kind} file"
     if not path.is_file():
@@ -43,11 +47,22 @@ def check_whole(path: Path) -> None:
         raise InputError(problem(path, expected=f"a whole {kind} file", found=missing, todo=_COPY))
 
 
+def check_name(path: Path) -> None:
+    """Refuse a path that is no UTF-8, at which SimpleITK ends the process, or has control characters.
+
+    Raises:
+        InputError: With the path as Python writes it.
+    """
+    if _NO_TEXT.search(str(path)):
+        where, expected = repr(str(path)), "a path in UTF-8 without line breaks and the like"
+        raise InputError(problem(where, expected=expected, found="another", todo="Rename it."))
+
+
 def read(path: Path) -> sitk.Image:
     """Read an image file.
 
     Raises:
-        InputError: The file is missing, empty, truncated, damaged or not of its format.
+        InputError: The file is missing, empty, truncated, damaged, not of its format or of complex numbers.
     """
     check_whole(path)
     kind = _kind(path)
@@ -69,6 +84,9 @@ def read(path: Path) -> sitk.Image:
         missing = f"{size} of {wanted} bytes" if size < wanted else ""
     if missing:
         raise InputError(problem(path, expected=f"a whole {kind} file", found=missing, todo=_COPY))
+    if image.GetPixelID() in _COMPLEX:
+        todo = "Save their magnitude, or whatever is meant."
+        raise InputError(problem(path, expected="real numbers", found="complex ones", todo=todo))
     return image
 
 
@@ -82,8 +100,10 @@ def write(array: np.ndarray, grid: Grid, path: Path, *, vectors: bool = False) -
         vectors: Whether the last axis holds several values per pixel.
 
     Raises:
+        InputError: See `check_name`.
         OSError: The file could not be written whole.
     """
+    check_name(path)
     image = sitk.GetImageFromArray(array, isVector=vectors)
     image.SetSpacing(grid.spacing)
     image.SetOrigin(grid.origin)

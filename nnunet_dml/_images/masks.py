@@ -14,6 +14,7 @@ from nnunet_dml._images.files import read
 from nnunet_dml._images.grid import Grid
 
 _LARGEST_LABEL = 2**31 - 1
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _NEARLY_WHOLE = 1e-3  # what scaling and resampling leave of a label that was stored as float
 
 
@@ -69,14 +70,14 @@ def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = Non
 
 
 def count_not_finite(path: Path, image: sitk.Image) -> int:
-    """How many values of a file are NaN or infinite.
+    """How many values of a file are NaN, infinite, or beyond 32-bit floats, in which nnU-Net reads it.
 
     The image that was read does not tell for NIfTI: ITK replaces them by 0 without a word.
     """
     array = sitk.GetArrayViewFromImage(image)
     if array.dtype.kind != "f":
         return 0
-    count = int(np.count_nonzero(~np.isfinite(array)))
+    count = _count_beyond(array)
     if not split_ending(path.name)[1].startswith(".nii"):
         return count
     with open_unpacked(path) as file:
@@ -91,5 +92,12 @@ def count_not_finite(path: Path, image: sitk.Image) -> int:
             values = np.frombuffer(
                 chunk[: len(chunk) // header.dtype.itemsize * header.dtype.itemsize], header.dtype
             )
-            count += int(np.count_nonzero(~np.isfinite(values)))
+            count += _count_beyond(values)
     return count
+
+
+def _count_beyond(values: np.ndarray) -> int:
+    """How many values are none in 32 bit."""
+    if values.dtype.itemsize <= 4:
+        return int(np.count_nonzero(~np.isfinite(values)))
+    return int(np.count_nonzero(~(np.abs(values) <= _LARGEST_FLOAT)))  # NaN is never less

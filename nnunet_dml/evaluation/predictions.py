@@ -76,8 +76,9 @@ def find_model(model: str, dataset: str | None, *, option: str = "") -> Path:
         return Path(model).resolve()
     where = f"{option} {model}".strip()
     if dataset is None or len(Path(model).parts) > 1:
+        found = "a file" if Path(model).exists() else "none"
         todo = "" if dataset else "Give its path, or its data set with -d."
-        raise InputError(problem(where, expected="a trained model's folder", found="none", todo=todo))
+        raise InputError(problem(where, expected="a trained model's folder", found=found, todo=todo))
     root = find_dataset(dataset, environment_folder("nnUNet_results"))
     if (root / model).is_dir():
         return root / model
@@ -95,13 +96,17 @@ def of_model(folder: Path, dataset_name: str, chosen: Sequence[int] = ()) -> Pre
         chosen: Only these folds, of which alone the notes speak; all where none are given.
 
     Raises:
-        InputError: If no fold has any, or a case is in two folds.
+        InputError: If no fold has any, a case is in two folds, or a file lies where a fold's folder should.
     """
     check_reader(folder)
-    numbered = [f for f in folder.glob("fold_*") if f.is_dir() and re.fullmatch(r"fold_\d+", f.name)]
+    numbered = [f for f in folder.glob("fold_*") if re.fullmatch(r"fold_\d+", f.name)]
     folds = sorted(numbered, key=lambda f: int(f.name[5:]))
     if chosen:
         folds = [it for it in folds if int(it.name[5:]) in chosen]
+    taken = [it for fold in folds for it in (fold, fold / "validation") if it.is_file()]
+    if taken:
+        todo = "Remove it or restore the folder."
+        raise InputError(*(problem(it, expected="a folder", found="a file", todo=todo) for it in taken))
     if not folds:
         if chosen:
             expected = ", ".join(f"fold_{it}" for it in chosen)
@@ -152,13 +157,14 @@ def of_folder(folder: Path) -> Predictions:
     Segmentations, as nnU-Net writes them beside its `.npz`, are passed over.
 
     Raises:
-        InputError: If there are none, or a case has two.
+        InputError: If there are none, a case has two, or there is only its segmentation.
     """
     if not folder.is_dir():
-        raise InputError(problem(f"--predictions {folder}", expected="a folder", found="none"))
+        found = "a file" if folder.exists() else "none"
+        raise InputError(problem(folder, expected="a folder of predictions", found=found))
     check_reader(folder)
     files = {path.name[: -len(".npz")]: [path] for path in _npz_files(folder)}
-    segmentations = 0
+    segmentations: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         case, ending = split_ending(path.name)
         if not ending or ending in PICTURES or path.name.startswith(".") or path.is_dir():
@@ -167,9 +173,9 @@ def of_folder(folder: Path) -> Predictions:
         if fractions or (fractions is None and case not in files):  # what is damaged is said when it is read
             files.setdefault(case, []).append(path)
         else:
-            segmentations += 1
+            segmentations[case] = path
     if not files:
-        found = f"{segmentations} segmentations" if segmentations else "none"
+        found = f"{len(segmentations)} segmentations" if segmentations else "none"
         maps = folder / MAPS  # of `nnunet-dml predict`
         todo = "Predict with `nnUNetv2_predict … --save_probabilities`."
         raise InputError(
@@ -189,8 +195,18 @@ def of_folder(folder: Path) -> Predictions:
         for case, paths in sorted(files.items())
         if len(paths) > 1
     ]
-    if twice:
-        raise InputError(*twice)
+    alone = [
+        problem(
+            path,
+            expected="fractions (floating point), or their .npz beside it",
+            found="a segmentation or numbers of another type",
+            todo="Predict the case again with `--save_probabilities`, or move the file away.",
+        )
+        for case, path in segmentations.items()
+        if case not in files
+    ]
+    if twice or alone:
+        raise InputError(*twice, *alone)
     cases = tuple(Prediction(case, "", paths[0]) for case, paths in sorted(files.items()))
     return Predictions(folder.resolve(), cases, ())
 

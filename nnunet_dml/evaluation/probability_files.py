@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import Grid, count_not_finite, misfits, read
+from nnunet_dml._images import Grid, check_name, count_not_finite, misfits, read
 from nnunet_dml.evaluation.label_maps import LabelMap
 from nnunet_dml.evaluation.npz_files import KEY, NPZ_HINT, Slabs, open_npz
 from nnunet_dml.metrics._arrays import SUM_TOLERANCE
@@ -129,7 +129,12 @@ def read_fractions(
 
 
 def is_fraction_image(path: Path) -> bool | None:
-    """Whether an image holds fractions rather than labels, by its header; None where that cannot be read."""
+    """Whether an image holds fractions rather than labels, by its header; None where that cannot be read.
+
+    Raises:
+        InputError: See `check_name`.
+    """
+    check_name(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

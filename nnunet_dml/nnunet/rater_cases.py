@@ -132,7 +132,8 @@ def _image_trouble(image: sitk.Image, source: Source, channels_last: bool) -> tu
     if ending == ".tiff" and dimensions == 2:
         return "a 3D image, as nnU-Net reads .tiff", "a 2D one", "Rename the images to .tif."
     if bad := count_not_finite(path, image):
-        return "finite intensities", f"{bad} that are NaN or infinite", "Replace them by a meaningful value."
+        found = f"{bad} that are NaN, infinite or beyond 32-bit floats"
+        return "finite intensities", found, "Replace them by a meaningful value."
     return None
 
 

@@ -15,16 +15,16 @@ def check_names(labels: Mapping[str, int] | None, channel_names: Sequence[str] |
     """Refuse names and values of labels and channels that nnU-Net could not keep apart."""
     problems = []
     for name, value in (labels or {}).items():
-        if name in ("background", "") or value < 1:
-            expected = "a name other than background, and a value of at least 1"
-            problems.append(problem("--labels", expected=expected, found=f"{name}={value}"))
+        if name in ("background", "") or value < 1 or not name.isprintable():
+            expected = "a printable name other than background, and a value of at least 1"
+            problems.append(problem("--labels", expected=expected, found=repr(f"{name}={value}")))
     if labels and set(labels) == {"ignore"}:
         found = f"ignore={labels['ignore']} alone"
         problems.append(problem("--labels", expected="a label beside ignore", found=found))
     if labels and len(set(labels.values())) < len(labels):
         found = " ".join(f"{name}={value}" for name, value in labels.items())
         problems.append(problem("--labels", expected="each value once", found=found))
-    if channel_names is not None and not all(channel_names):
+    if channel_names is not None and not all(it and it.isprintable() for it in channel_names):
         problems.append(
             problem("--channel-names", expected="names such as MR,T2", found=repr(",".join(channel_names)))
         )

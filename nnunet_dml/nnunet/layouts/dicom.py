@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import quiet
+from nnunet_dml._images import check_name, quiet
 
 _SERIES, _POSITION, _INSTANCE = "0020|000e", "0020|0032", "0020|0013"
 _AGAIN = "Fetch the series again."
@@ -84,6 +84,7 @@ def read_slices(folder: Path, uid: str, zs: Sequence[float]) -> sitk.Image:
 
 def _header(path: Path) -> dict[str, str]:
     """The three tags of a slice that are needed here."""
+    check_name(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
