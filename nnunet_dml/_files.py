@@ -41,7 +41,7 @@ def read_splits(path: Path) -> list[dict[str, list[str]]]:
     """The folds in a `splits_final.json` of nnU-Net's, each with its cases under `train` and `val`.
 
     Raises:
-        InputError: The file is missing, cannot be read or holds something else.
+        InputError: The file is missing, cannot be read or holds something else; a fold has nothing to train on.
     """
     todo = "Restore the file."
     content = _read_any_json(path, todo)
@@ -49,7 +49,7 @@ def read_splits(path: Path) -> list[dict[str, list[str]]]:
         splits = [{side: fold[side] for side in ("train", "val")} for fold in content]
         if all(
             isinstance(it, list) and set(map(type, it)) <= {str} for fold in splits for it in fold.values()
-        ):
+        ) and all(fold["train"] for fold in splits):
             return splits
     except (KeyError, TypeError):
         pass

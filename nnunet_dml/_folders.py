@@ -11,6 +11,7 @@ from nnunet_dml._checks import InputError, problem
 
 PLUGIN = Path(__file__).parent / "plugin"  # what nnUNet_extTrainer points at
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+FORMAT = 1  # of the block "nnunet_dml" in dataset.json
 
 
 def environment_folder(variable: str, *, must_exist: bool = True) -> Path:
@@ -71,14 +72,30 @@ def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path
     }
 
 
+def own_block(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+    """What `nnunet-dml convert` noted in dataset.json; nothing where it did not.
+
+    Raises:
+        InputError: It is of another kind or format.
+    """
+    block = dataset_json.get("nnunet_dml", {})
+    found = block.get("format", FORMAT) if isinstance(block, dict) else block
+    if not isinstance(block, dict) or type(found) is not int or found != FORMAT:
+        expected, todo = f"a block of format {FORMAT}", "Convert the data set again, or update nnunet-dml."
+        where = "nnunet_dml in dataset.json"
+        raise InputError(problem(where, expected=expected, found=f"{found!r:.80}", todo=todo))
+    return block
+
+
 def listed_raters(dataset_json: Mapping[str, Any]) -> dict[str, list[str]]:
     """Each case's raters as `nnunet-dml convert` noted them in dataset.json; empty where it did not.
 
     Raises:
-        InputError: Something else than names is listed.
+        InputError: Something else than names is listed, or see `own_block`.
     """
+    block = own_block(dataset_json)
     try:
-        listed = {case: list(entry["raters"]) for case, entry in dataset_json["nnunet_dml"]["cases"].items()}
+        listed = {case: list(entry["raters"]) for case, entry in block["cases"].items()}
     except (KeyError, TypeError, AttributeError):
         return {}
     for case, raters in listed.items():

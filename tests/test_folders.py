@@ -91,9 +91,17 @@ def test_lost_and_added_raters_are_noticed(tmp_path):
 
 @pytest.mark.parametrize(
     "dataset_json",
-    [{}, {"nnunet_dml": 3}, {"nnunet_dml": {"cases": []}}, {"nnunet_dml": {"cases": {"a": {"raters": 1}}}}],
+    [{}, {"nnunet_dml": {}}, {"nnunet_dml": {"cases": []}}, {"nnunet_dml": {"cases": {"a": {"raters": 1}}}}],
 )
 def test_where_no_raters_are_listed_those_found_are_taken(tmp_path, dataset_json):
     listed = listed_raters(dataset_json).get("a")
     assert listed is None
     assert all_rater_files(tmp_path, "a", ".tif", listed) == {}
+
+
+@pytest.mark.parametrize("block", [3, [1], None, {"format": 99}, {"format": True}, {"format": "1"}])
+def test_a_block_of_another_kind_or_format_is_refused(block):
+    with pytest.raises(
+        InputError, match=r"^nnunet_dml in dataset\.json: expected a block of format 1, found "
+    ):
+        listed_raters({"nnunet_dml": block})

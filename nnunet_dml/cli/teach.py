@@ -51,9 +51,12 @@ def run(args: argparse.Namespace) -> None:
     if not re.fullmatch(r"[\w.-]+", args.name):
         expected = "letters, digits, '.', '_' and '-'"
         raise InputError(problem("--name", expected=expected, found=args.name))
-    if args.device == "cuda" and not torch.cuda.is_available():
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there[args.device]:
         todo = "Give -device cpu."
-        raise InputError(problem("-device", expected="a GPU", found="none that torch can use", todo=todo))
+        raise InputError(
+            problem("-device", expected=f"a GPU ({args.device})", found="none that torch can use", todo=todo)
+        )
     asked = parse_assignments(args.assignments, teacher_assignments(args))
     read = [f"teacher.{name}" for name in TEACHING]
     if foreign := [name for group in asked for key in asked[group] if (name := f"{group}.{key}") not in read]:

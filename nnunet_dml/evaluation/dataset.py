@@ -132,6 +132,10 @@ def read_dataset(folder: Path) -> RawDataset:
     if ignored is not None and len(ignored) != 1:
         raise InputError(problem(path, expected="one integer as label `ignore`", found=shown))
     ignore = None if ignored is None else ignored[0]
+    last = max((label for members in labels.values() for label in members), default=0)
+    if ignore is not None and ignore <= last:
+        expected = f"a label `ignore` above all others, the last of which is {last}"
+        raise InputError(problem(path, expected=expected, found=str(ignore)))
     listed = listed_raters(content)
     if any(len(members) > 1 for members in labels.values()):
         regions = {name: members for name, members in labels.items() if set(members) != {0}}

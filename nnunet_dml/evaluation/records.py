@@ -81,8 +81,8 @@ def read_record(path: Path) -> CaseRecord:
     content = read_json(path)
     try:
         return CaseRecord(
-            case=str(content["case"]),
-            fold=str(content["fold"]),
+            case=_text(content["case"]),
+            fold=_text(content["fold"]),
             sources=_sources(content["sources"]),
             spacing=_spacing(content["spacing"]),
             overall=_floats(content["overall"]),
@@ -91,7 +91,7 @@ def read_record(path: Path) -> CaseRecord:
             flags=dict(content["flags"]),
             stamp=dict(content["stamp"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         found = f"{type(error).__name__}: {error}"
         todo = "Delete it and evaluate again."
         raise InputError(problem(path, expected="the record of a case", found=found, todo=todo)) from None
@@ -108,6 +108,12 @@ def read_records(folder: Path) -> list[CaseRecord]:
         expected, todo = f"{CASES}/*.json of `nnunet-dml evaluate`", "Evaluate first."
         raise InputError(problem(folder, expected=expected, found="none", todo=todo))
     return sorted((read_record(it) for it in files), key=lambda it: (it.fold, it.case))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.80} for the name of a case or a fold")
+    return value
 
 
 def _sources(values: Mapping[str, Any]) -> Sources:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_dml._checks import some
+from nnunet_dml._folders import FORMAT
 from nnunet_dml.nnunet.layouts.cases import Case, Found, record_of
 from nnunet_dml.nnunet.rater_cases import Facts, Reading
-
-FORMAT = 1  # of the block "nnunet_dml" in dataset.json
 
 
 @dataclass

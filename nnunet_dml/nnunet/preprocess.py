@@ -38,8 +38,11 @@ def read_plans(path: Path, dataset: str) -> PlansManager:
     try:
         plans = PlansManager(content)
         plans.image_reader_writer_class()
-        if not sorted(plans.transpose_forward) == sorted(plans.transpose_backward) == [0, 1, 2]:
-            raise ValueError("transpose_forward or transpose_backward that are no orders of three axes")
+        forward, backward = plans.transpose_forward, plans.transpose_backward
+        if not sorted(forward) == sorted(backward) == [forward[axis] for axis in backward] == [0, 1, 2]:
+            raise ValueError(
+                "transpose_forward and transpose_backward that are no orders of three axes and back"
+            )
         for name in plans.available_configurations:
             it = plans.get_configuration(name)
             _check_configuration(name, it.data_identifier, it.spacing, it.patch_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nn
 
 from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml._files import read_json
-from nnunet_dml._folders import all_rater_files, folder_if_there, listed_raters
+from nnunet_dml._folders import all_rater_files, folder_if_there, listed_raters, own_block
 from nnunet_dml.labels.fusion import FUSIONS
 from nnunet_dml.labels.storage import DamagedSoftMapError, open_soft_map, verify_soft_map
 from nnunet_dml.nnunet.plain_pickles import read_properties
@@ -36,7 +37,7 @@ def resolve_source(source: str, dataset_json: Mapping[str, Any]) -> str:
     """What `labels.source=auto` means for a data set: the default fusion where it has raters, else hard labels."""
     if source != "auto":
         return source
-    return DEFAULT_FUSION if dataset_json.get("nnunet_dml", {}).get("raters") else "hard"
+    return DEFAULT_FUSION if own_block(dataset_json).get("raters") else "hard"
 
 
 def command_for(dataset: str, plans_name: str, configuration: str, fusion: str) -> str:
@@ -109,7 +110,7 @@ def stock_properties(
         # nnU-Net's own reading would run code that it holds
         read_properties(Path(dataset.source_folder) / f"{case}.pkl")
         array, _, _, properties = dataset.load_case(case)
-        _ = grid_of(array.shape[1:], properties), properties["shape_before_cropping"]
+        _check_geometry(grid_of(array.shape[1:], properties), properties)
         return tuple(array.shape[1:]), properties
     except Exception as error:  # blosc2, NumPy and pickle raise whatever they say
         where = Path(dataset.source_folder) / f"{case}.*"
@@ -124,6 +125,19 @@ def grid_of(shape: Sequence[int], properties: Mapping[str, Any]) -> dict[str, An
         "bbox": [[int(low), int(high)] for low, high in properties["bbox_used_for_cropping"]],
         "spacing": [float(s) for s in properties["spacing"]],
     }
+
+
+def _check_geometry(grid: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless a case lies somewhere in space: three axes, a box within the image, real voxels."""
+    whole, box, spacing = properties["shape_before_cropping"], grid["bbox"], grid["spacing"]
+    if len(grid["shape"]) != 3 or min(grid["shape"]) < 1:
+        raise ValueError(f"an array of shape {grid['shape']}")
+    if len(whole) != 3 or len(box) != 3 or box != [list(it) for it in properties["bbox_used_for_cropping"]]:
+        raise ValueError(f"bbox_used_for_cropping {box} of shape_before_cropping {whole}")
+    if not all(0 <= low < high <= size for (low, high), size in zip(box, whole, strict=True)):
+        raise ValueError(f"bbox_used_for_cropping {box} outside shape_before_cropping {list(whole)}")
+    if len(spacing) != 3 or not all(0 < it < math.inf for it in spacing):
+        raise ValueError(f"spacing {spacing}")
 
 
 def made_for(

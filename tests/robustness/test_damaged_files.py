@@ -1,4 +1,4 @@
-"""A corpus of 291 damaged files through every command.
+"""A corpus of 325 damaged files through every command.
 
 Each row spoils one file of a tiny world. The command ends with status 2 and lines that name the file; nothing it would
 have written is there, nothing that was there has changed, and nothing in the file was run.
@@ -84,7 +84,12 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
             by.other_spacing, by.five_axes, by.dangling, by.looping, by.pickled, by.a_fifo, by.voxel_size(0.0),
         )
     ),
-    *(("convert raters", IMAGE, how, "a") for how in (by.missing, by.a_folder, by.not_finite)),
+    *(("convert raters", "src/raters/r2", by.renamed(it), repr(it)[1:-1]) for it in ("r\udce9", "r\n2")),
+    ("convert raters", MASK, by.cast("complex64"), "r2/a.nii.gz"),
+    *(
+        ("convert raters", IMAGE, how, "a")
+        for how in (by.missing, by.a_folder, by.not_finite, by.cast("complex64"), by.cast("float64", 1e39))
+    ),
     ("convert raters", "src/images", by.a_file, "src"),
     *(
         ("convert lits", "src/segmentation-1.nii", how, "segmentation-1.nii")
@@ -116,14 +121,15 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
             by.as_json([1]), by.changed(labels=None), by.changed(labels=[1]), by.changed(file_ending=3),
             by.changed(labels={"background": 0, "core": "one"}), by.changed(labels={"background": 0, "core": True}),
             by.changed(labels={"background": 0, "core": 1.5}), by.a_fifo, *ENDINGS,
-            by.at("nnunet_dml", "cases", "a", "raters", value=[1, None]),
+            by.at("nnunet_dml", "cases", "a", "raters", value=[1, None]), by.at("nnunet_dml", "format", value=99),
+            by.changed(nnunet_dml=3), by.changed(nnunet_dml=[1]),
         )
     ),
     *(
         ("preprocess", PLANS, how, "nnUNetPlans.json")
         for how in (
             by.truncated, by.deep, by.as_json(3), by.changed(configurations=[1]), by.changed(configurations=None),
-            by.changed(transpose_forward="012"), by.changed(image_reader_writer="os"),
+            by.changed(transpose_forward="012"), by.changed(transpose_forward=[2, 0, 1]), by.changed(image_reader_writer="os"),
             *(by.at("configurations", "2d", "patch_size", value=it) for it in (3.5, ["../x", 2], [], [0, 8], [8])),
             *(by.at("configurations", "2d", "spacing", value=it) for it in (True, [1.0, None], [1.0, "x"], [[], 1], [0, 1])),
             by.at("configurations", "2d", "data_identifier", value="../../raw"),
@@ -131,7 +137,19 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         )
     ),
     *(("preprocess", f"{ARRAYS}/a.pkl", how, "a.*") for how in (by.truncated, by.empty, by.pickled, by.text)),
-    *(("preprocess", f"{ARRAYS}/a.b2nd", how, "a.*") for how in (by.truncated, by.zeros, by.empty)),
+    *(
+        ("preprocess", f"{ARRAYS}/a.pkl", by.properties(**{key: it}), "a.*")
+        for key, values in {
+            "shape_before_cropping": [3, (1, 2)],
+            "bbox_used_for_cropping": [[[0, 1.5]] * 3, [[5, 2]] * 3, [[0, 10**6]] * 3, [[0, 1]]],
+            "spacing": [[1, 1, 0], [1, 1, float("nan")], [1, 1]],
+        }.items()
+        for it in values
+    ),
+    *(
+        ("preprocess", f"{ARRAYS}/a.b2nd", how, "a.*")
+        for how in (by.truncated, by.zeros, by.empty, by.b2nd(1, 1, 0, 4), by.b2nd(3))
+    ),
     *(
         ("preprocess", f"{RAW}/ratersTr/a/r2.nii.gz", how, "r2")
         for how in (by.truncated, by.text, by.missing, by.a_folder, by.other_labels, by.other_shape, by.fractions)
@@ -158,7 +176,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
     ),
     *(
         ("teach", SPLITS, how, "splits_final.json")
-        for how in (by.truncated, by.latin1, by.deep, by.as_json([1]), by.as_json({"train": []}), by.as_json([[]]))
+        for how in (by.truncated, by.latin1, by.deep, by.as_json([1]), by.as_json({"train": []}), by.as_json([[]]), by.as_json([{"train": [], "val": []}]))
     ),
     *(("teach", f"{RAW}/imagesTr/c_0000.nii.gz", how, "c_0000") for how in (by.truncated, by.text, by.huge_sizes)),
     ("teach", f"{RAW}/labelsTr/c.nii.gz", by.truncated, "c.nii.gz"),
@@ -186,15 +204,21 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         )
     ),
     *(("evaluate", f"{TOY}/labelsTr/a.nii.gz", how, "a.nii.gz") for how in (by.missing, by.huge_sizes, by.looping, *GEOMETRY)),
-    *(("evaluate", f"{TOY}/dataset.json", how, "dataset.json") for how in ENDINGS),
+    *(
+        ("evaluate", f"{TOY}/dataset.json", how, "dataset.json")
+        for how in (*ENDINGS, by.at("labels", "ignore", value=1), by.changed(nnunet_dml=3))
+    ),
+    *(("evaluate", f"{EVALUATED}/{it}", by.a_file, f"{it}: expected a folder") for it in ("fold_1", "fold_1/validation")),
     ("evaluate", f"{EVALUATED}/plans.json", written(b"[" * 200_000), "plans.json"),
     ("evaluate", f"{TOY}/ratersTr/a/rater1.nii.gz", by.flipped_gzip, "rater1.nii.gz"),
     *(
         ("evaluate --predictions", "maps/a.nii.gz", how, "a.nii.gz")
         for how in (
             by.truncated, by.too_large, by.nan_fractions, by.huge_sizes, by.dangling, twice("a.nii"),
+            by.cast("complex64"), by.cast("uint8"),
         )
     ),
+    ("evaluate --predictions", "maps/a.nii.gz", by.renamed("\udce9.nii.gz"), "udce9.nii.gz"),
     *(
         ("compare", "second/summary.json", how, "second")
         for how in (
@@ -208,7 +232,8 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         for how in (
             by.truncated, by.empty, by.deep, by.doubled, by.as_json("case"), by.changed(per_class=[1]),
             by.changed(per_class={}), by.changed(overall={"ece": "low"}), by.changed(spacing=["x"]),
-            by.changed(sources={"nothing": 1}),
+            by.changed(sources={"nothing": 1}), by.changed(overall={"ece": 10**400}), by.changed(case=3),
+            by.changed(case=lambda _: None), by.changed(fold=0),
         )
     ),
     *(
@@ -232,7 +257,7 @@ ROWS: list[tuple[str, str, by.Damage, str]] = [  # command, its file, damage, wh
         ("calibrate apply", f"{STORE}/calibration.json", how, "calibration.json")
         for how in (
             by.truncated, by.deep, by.as_json([]), by.changed(format=99), by.changed(files=[1]), by.changed(groups=[1]),
-            by.changed(labels=None), by.changed(groups=lambda it: dict.fromkeys(it, "all")),
+            by.changed(labels=None), by.changed(format=True), by.changed(method="x"), by.changed(groups=lambda it: dict.fromkeys(it, "all")),
         )
     ),
     *(

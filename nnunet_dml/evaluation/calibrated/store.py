@@ -16,7 +16,7 @@ import numpy as np
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._files import atomic_folder, clear_leftovers, read_json
-from nnunet_dml.calibration import Calibrator, calibrator_arrays, read_calibrator
+from nnunet_dml.calibration import METHODS, Calibrator, calibrator_arrays, read_calibrator
 from nnunet_dml.evaluation.calibrated.fit import Fitted
 from nnunet_dml.evaluation.dataset import RawDataset, describe
 from nnunet_dml.evaluation.summary import versions
@@ -146,7 +146,8 @@ def read(model: Path) -> Stored | None:
     record = read_json(path, todo=_AGAIN)
     try:
         groups = record["groups"].values()
-        whole = record["format"] == FORMAT and isinstance(record["method"], str)
+        whole = type(record["format"]) is int and record["format"] == FORMAT
+        whole = whole and record["method"] in METHODS
         whole = whole and all(_is_group(it) for it in groups)
         whole = whole and isinstance(record["files"], dict) and isinstance(record["labels"]["channels"], list)
     except (KeyError, TypeError, AttributeError):

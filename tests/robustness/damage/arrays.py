@@ -1,4 +1,4 @@
-"""Damage to arrays in `.npz` files."""
+"""Damage to arrays in `.npz` and `.b2nd` files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import numpy as np
 
 from tests.robustness.damage.files import Damage
@@ -16,6 +17,16 @@ from tests.robustness.damage.files import Damage
 def npz(**arrays: Any) -> Damage:
     """Other arrays."""
     return lambda path: np.savez(path, **{key: np.asarray(it) for key, it in arrays.items()})
+
+
+def b2nd(*shape: int) -> Damage:
+    """Zeros of another shape."""
+
+    def change(path: Path) -> None:
+        path.unlink()
+        blosc2.asarray(np.zeros(shape, np.float32), urlpath=str(path))
+
+    return change
 
 
 def scaled(factor: float) -> Damage:

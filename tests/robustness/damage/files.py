@@ -56,6 +56,11 @@ def gone(path: Path) -> None:
     shutil.rmtree(path)
 
 
+def renamed(name: str) -> Damage:
+    """Another name; a surrogate in it stands for a byte that is no UTF-8, as old archives have."""
+    return lambda path: path.rename(path.with_name(name))
+
+
 def dangling(path: Path) -> None:
     path.unlink()
     path.symlink_to(path.with_name("nowhere"))

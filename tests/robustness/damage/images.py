@@ -73,6 +73,18 @@ def not_finite(path: Path) -> None:
     _write(path, array, image)
 
 
+def cast(kind: str, factor: float = 1) -> Damage:
+    """The first value of every voxel as a number of another type."""
+
+    def change(path: Path) -> None:
+        array, image = _array(path)
+        if image.GetNumberOfComponentsPerPixel() > 1:
+            array = array[..., 0]
+        _write(path, (array * factor).astype(kind), image)
+
+    return change
+
+
 def fractions(path: Path) -> None:
     """A mask of fractions."""
     array, image = _array(path)

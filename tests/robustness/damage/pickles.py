@@ -1,12 +1,15 @@
-"""Pickles that run code when they are read."""
+"""Pickles that run code when they are read, and those of properties that no image has."""
 
 from __future__ import annotations
 
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from tests.robustness.damage.files import Damage
 
 
 class Bomb:
@@ -29,3 +32,8 @@ def objects(path: Path) -> None:
 def bare_pickle(path: Path) -> None:
     """torch's oldest format, which is a plain pickle."""
     path.write_bytes(pickle.dumps(Bomb()))
+
+
+def properties(**changes: Any) -> Damage:
+    """Entries of nnU-Net's properties of a case replaced."""
+    return lambda path: path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()) | changes))
