@@ -81,7 +81,7 @@ def configure(
     plans[KEY] = _merged(plans.get(KEY, {}), options, source_file)
     if "loss" in plans[KEY] and (folder / "dataset.json").is_file():
         _check_against_labels(plans, folder / "dataset.json", where=f"-o {target}")
-    _check_teacher(plans[KEY], folder.name, where=f"-o {target}")
+    _check_teacher(plans[KEY], folder.name, chosen=options.get("teacher", {}), where=f"-o {target}")
     changes.apply(available, configurations, source_file)
     text = json.dumps(plans, indent=4)
     if target_file.exists() and not overwrite and target_file.read_bytes() != text.encode():
@@ -151,12 +151,16 @@ def _without_other_teacher(own: dict[str, Any], options: dict[str, Any]) -> dict
     )
 
 
-def _check_teacher(options: dict[str, Any], dataset: str, *, where: str) -> None:
+def _check_teacher(options: dict[str, Any], dataset: str, *, chosen: dict[str, Any], where: str) -> None:
     """Refuse a teacher that has not been trained, or on other data, and options that nothing reads.
 
     Whether it fits is seen at the training's start.
     """
     teacher = validate({"teacher": options.get("teacher", {})}, where=where).teacher
+    unread = [f"teacher.{name}" for name in chosen if name not in ("model", "maps")]
+    if unread and teacher.model is None and teacher.maps is None:
+        expected, todo = f"a teacher for {', '.join(unread)}", "Give --teacher, or --set teacher.maps=NAME."
+        raise InputError(problem(where, expected=expected, found="none", todo=todo))
     if teacher.model is None:
         return
     from nnunet_dml.nnunet.teacher import locate, meant, trained_folds  # slow: nnU-Net

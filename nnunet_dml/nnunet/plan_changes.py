@@ -14,6 +14,7 @@ from nnunet_dml._checks import InputError, problem
 RECIPES = {"paper": (150, 256), "paper-60": (60, 512)}
 BATCH = 8
 LOSS = {"weight_ce": 0.25, "weight_overlap": 0.75}
+_MOST = 100_000  # patches or channels
 _TRAINING_SHARE = 0.8  # of the cases, with five folds
 
 
@@ -37,14 +38,16 @@ class Changes:
         Raises:
             InputError: With the argument's name.
         """
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(problem("--batch-size", expected="at least 1", found=str(self.batch_size)))
+        if self.batch_size is not None and not 1 <= self.batch_size <= _MOST:
+            found = str(self.batch_size)
+            raise InputError(problem("--batch-size", expected=f"at least 1, at most {_MOST}", found=found))
         if self.scale_features is not None and not 0.01 <= self.scale_features <= 16:
             found = f"{self.scale_features:g}"
             raise InputError(problem("--scale-features", expected="a factor from 0.01 to 16", found=found))
-        if self.features is not None and min(self.features, default=0) < 1:
+        if self.features is not None and not all(1 <= it <= _MOST for it in self.features or (0,)):
             found = " ".join(map(str, self.features)) or "none"
-            raise InputError(problem("--features", expected="at least 1 channel per stage", found=found))
+            expected = f"at least 1 channel per stage, at most {_MOST}"
+            raise InputError(problem("--features", expected=expected, found=found))
         if self.network is not None and (self.features or self.scale_features):
             found = "--features" if self.features else "--scale-features"
             expected, todo = "no width beside it", "Choose another encoder."

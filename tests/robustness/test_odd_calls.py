@@ -13,6 +13,7 @@ from tests.robustness.worlds import CALIBRATED, COMMANDS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NINES = "9" * 5000
+HUGE = "9" * 40
 EVALUATED_AS_DIGITS = ("²", NINES, "٧x")
 
 
@@ -32,11 +33,17 @@ ROWS = [  # a world, a call, what the message names
     ("compare", more("compare", "--resamples", NINES), "--resamples"),
     ("teach", replaced("teach", "0", NINES), "-f"),
     ("teach", replaced("teach", "0", "²"), "-f"),
+    ("teach", replaced("teach", "cpu", "mps"), "-device"),
     ("teach", more("teach", "--teacher-folds", "²"), "--teacher-folds"),
     ("teach", more("teach", "--teacher-folds", NINES), "--teacher-folds"),
     ("raters", replaced("raters", "none", NINES), "--pictures"),
     ("convert raters", more("convert raters", "--labels", f"a={NINES}"), "--labels"),
     ("configure", replaced("configure", "labels.source=uniform", "loss.reduction=" + "[" * 100_000), "--set"),
+    ("configure", more("configure", "--bandwidth", "1"), "a teacher for teacher.bandwidth"),
+    ("configure", more("configure", "--teacher-folds", "0"), "a teacher for teacher.folds"),
+    ("configure", more("configure", "--batch-size", HUGE), "--batch-size"),
+    *(("configure", replaced("configure", "labels.source=uniform", f"training.epochs={it}"), "--set") for it in (HUGE, "true")),
+    ("convert raters", more("convert raters", "--channel-names", "M\nR"), "--channel-names"),
     *(("configure", more("configure", "--scale-features", it), "--scale-features") for it in ("1e300", "0.001", "17", "nan")),
 ]  # fmt: skip
 
