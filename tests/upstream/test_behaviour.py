@@ -206,7 +206,7 @@ def test_a_step_hands_targets_to_the_loss_as_they_are(trainer, monkeypatch):
 
 
 def test_figures_beside_nnunets_own(trainer):
-    """nnunet/online.py and the trainers: more outputs of a validation step, more series in the logger."""
+    """nnunet/online.py, nnunet/trainers: more outputs of a validation step, more series in the logger."""
     one = np.ones(1)
     outputs = [
         {"loss": np.array(0.5), "tp_hard": one, "fp_hard": one, "fn_hard": one, "more": np.ones((2, 3))}
