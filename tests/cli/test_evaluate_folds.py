@@ -12,7 +12,7 @@ def five_folds(eval_world, monkeypatch):
     """Splits of five folds, of which the model has two; eight labelled cases. Where its other folds would lie."""
     folder = eval_world.root / "preprocessed" / "Dataset007_Toy"
     folder.mkdir(parents=True)
-    splits = [{"train": [], "val": val} for val in (["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"])]
+    splits = [{"train": ["other"], "val": val} for val in (["a", "b"], ["c", "d", "e"], ["f"], ["g"], ["h"])]
     (folder / "splits_final.json").write_text(json.dumps(splits))
     monkeypatch.setenv("nnUNet_preprocessed", str(folder.parent))
     for case in "efgh":
