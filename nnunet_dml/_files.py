@@ -93,7 +93,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename == str(temporary):
+        if error.filename in (None, str(temporary)):  # a full disk has no name
             error.filename = str(path)
         raise
     finally:
@@ -133,8 +133,33 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
                 old.rename(path)
             raise
         shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        _name(error, temporary, path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def atomic_files(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder; if the block succeeds its files move into `folder`, which may hold others.
+
+    Args:
+        folder: Where to; made, with its parents, where it is not there.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        with atomic_folder(folder) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory(prefix=_prefix(), suffix="-files", dir=folder) as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            _name(error, Path(name), folder)
+            raise
+        for path in Path(name).iterdir():
+            path.replace(folder / path.name)
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
@@ -165,6 +190,12 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
 def _prefix() -> str:
     return f".tmp-{_MACHINE}-{os.getpid()}-"
+
+
+def _name(error: OSError, temporary: Path, path: Path) -> None:
+    """Name a file in a temporary folder as the user will know it."""
+    if isinstance(error.filename, str) and Path(error.filename).is_relative_to(temporary):
+        error.filename = str(path / Path(error.filename).relative_to(temporary))
 
 
 def _refuse_existing(path: Path, replace: bool) -> None:

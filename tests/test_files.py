@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml._files import atomic_file, atomic_folder, clear_leftovers, read_json
+from nnunet_dml._files import atomic_file, atomic_files, atomic_folder, clear_leftovers, read_json
 
 KILLED = """
 import os, signal, sys
@@ -129,3 +129,29 @@ def test_bad_json_is_named(tmp_path, text, words):
     with pytest.raises(InputError, match=rf"plans\.json: .*{words}.*\. Do this\.") as caught:
         read_json(path, todo="Do this.")
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_files_that_come_into_a_folder_come_together_or_not_at_all(tmp_path, there):
+    folder = tmp_path / "figures"
+    if there:
+        folder.mkdir()
+        for name in ("mine", "a"):
+            (folder / name).write_text("old")
+    before = sorted(tmp_path.rglob("*"))
+
+    def on_a_full_disk():
+        with atomic_files(folder) as new:
+            (new / "a").write_text("new")
+            with atomic_file(new / "b"):
+                raise OSError(28, "No space left on device")  # as the system says of a write: without a name
+
+    with pytest.raises(OSError, match="No space") as raised:
+        on_a_full_disk()
+    assert raised.value.filename == str(folder / "b")
+    assert sorted(tmp_path.rglob("*")) == before
+    with atomic_files(folder) as new:
+        (new / "a").write_text("new")
+    assert {it.name: it.read_text() for it in folder.iterdir()} == {"a": "new"} | (
+        {"mine": "old"} if there else {}
+    )

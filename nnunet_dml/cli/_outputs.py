@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
@@ -35,14 +36,44 @@ def check_folder(option: str, path: Path) -> None:
     """Check that files can be written into a folder, which is made where it is not there.
 
     Raises:
-        InputError: It is a file, or neither it nor its parent can be written to.
+        InputError: It or the nearest parent that is there is a file, or cannot be written to.
     """
     where = f"{option} {path}"
-    if path.exists() and not path.is_dir():
-        raise InputError(problem(where, expected="a folder", found="a file"))
-    if not path.is_dir() and not path.parent.is_dir():
-        raise InputError(problem(where, expected=f"a folder {path.parent}", found="none"))
-    _check_writable(where, path if path.is_dir() else path.parent)
+    existing = next(it for it in (path, *path.absolute().parents) if it.exists())
+    if not existing.is_dir():
+        found = "a file" if existing == path else f"a file {existing}"
+        raise InputError(problem(where, expected="a folder", found=found, todo="Give another path."))
+    _check_writable(where, existing)
+
+
+def check_apart(option: str, path: Path, folder: Path, *names: str) -> None:
+    """Check that an output does not take the place of what is read.
+
+    Args:
+        option: What named it, for the message.
+        path: The file or folder to write.
+        folder: What the command reads.
+        names: What in `folder` is not to be written over; all of it where none are given.
+
+    Raises:
+        InputError: It is the folder, or lies in it under one of these names.
+    """
+    whole, read = path.resolve(), folder.resolve()
+    if whole == read or any(whole.is_relative_to(read / name) for name in names or ("",)):
+        expected, found = f"another place than what is read in {folder}", "one there"
+        raise InputError(
+            problem(f"{option} {path}", expected=expected, found=found, todo="Give another path.")
+        )
+
+
+def check_apart_from_evaluations(option: str, path: Path, folders: Iterable[Path]) -> None:
+    """Check that a file takes the place of nothing that `nnunet-dml evaluate` wrote; see `check_apart`."""
+    from nnunet_dml.evaluation.records import CASES, SUMMARY
+    from nnunet_dml.evaluation.run import UNFINISHED
+    from nnunet_dml.evaluation.tables import CASES_CSV
+
+    for folder in folders:
+        check_apart(option, path, folder, CASES, CASES_CSV, SUMMARY, UNFINISHED)
 
 
 def _check_writable(where: str, folder: Path) -> None:

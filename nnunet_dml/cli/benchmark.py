@@ -114,8 +114,10 @@ def _run(args: argparse.Namespace, name: str, cells: list[Cell]) -> int:
 def _tables(args: argparse.Namespace, name: str, grid: Grid, cells: list[Cell]) -> int:
     from nnunet_dml.benchmark import tables
     from nnunet_dml.benchmark.results import evaluations
+    from nnunet_dml.cli._outputs import check_folder
     from nnunet_dml.report.text import plain
 
+    check_folder("-o", args.output)
     found, notes = evaluations(name, cells, processes=args.processes)
     long = tables.long_table(grid, found, cells)
     made = tables.table(grid.title, long)

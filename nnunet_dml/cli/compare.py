@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     from nnunet_dml._checks import InputError, problem
     from nnunet_dml._files import atomic_file
-    from nnunet_dml.cli._outputs import check_file
+    from nnunet_dml.cli._outputs import check_apart_from_evaluations, check_file
     from nnunet_dml.evaluation.compare import as_json, compare, write_csv
     from nnunet_dml.evaluation.folder import read_evaluations
     from nnunet_dml.report.tables import comparison_table
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(problem(args.evaluations[0], expected="two evaluations or more", found="one"))
     if args.output is not None:
         check_file("-o", args.output, ".csv", ".json")
+        check_apart_from_evaluations("-o", args.output, args.evaluations)
     models = read_evaluations(args.evaluations, args.names)
     baseline = models[0]
     if args.baseline is not None:

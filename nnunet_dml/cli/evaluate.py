@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     from nnunet_dml._checks import InputError, problem, some
     from nnunet_dml._folders import environment_folder, find_dataset
+    from nnunet_dml.cli._outputs import check_apart
     from nnunet_dml.evaluation import predictions, summary, tables
     from nnunet_dml.evaluation.dataset import LABELS, read_dataset
     from nnunet_dml.evaluation.options import Options
@@ -109,7 +110,9 @@ def run(args: argparse.Namespace) -> int:
         surfaces=args.surfaces,
         tolerance=args.tolerance,
     )
-    dataset = read_dataset(find_dataset(args.dataset, environment_folder("nnUNet_raw")))
+    raw = find_dataset(args.dataset, environment_folder("nnUNet_raw"))
+    check_apart("-o", args.output, raw)
+    dataset = read_dataset(raw)
     summary.check_writable(args.output)
     if args.model is not None:
         folder = predictions.find_model(args.model, dataset.name, option="--model")

@@ -51,20 +51,23 @@ def run(args: argparse.Namespace) -> int:
 
     from nnunet_dml._checks import InputError, problem
     from nnunet_dml._folders import environment_folder, find_dataset
+    from nnunet_dml.cli._outputs import check_apart
     from nnunet_dml.evaluation import rater_masks, rater_summary
     from nnunet_dml.evaluation.raters import measure, most_disputed, tables
     from nnunet_dml.report.disputed import draw_cases
 
+    folder = args.folder or find_dataset(args.dataset, environment_folder("nnUNet_raw"))
     if args.output is not None:
+        check_apart("-o", args.output, folder)
         rater_summary.check_output(args.output)
     elif args.pictures:
         raise InputError(
             problem("--pictures", expected="a folder for them", found="no -o", todo="Give -o DIR.")
         )
     if args.dataset is not None:
-        raters = rater_masks.of_dataset(find_dataset(args.dataset, environment_folder("nnUNet_raw")))
+        raters = rater_masks.of_dataset(folder)
     else:
-        raters = rater_masks.of_folder(args.folder, processes=args.processes)
+        raters = rater_masks.of_folder(folder, processes=args.processes)
     records = measure(raters, processes=args.processes)
     found = tables(records, list(raters.classes.members))
     result = rater_summary.summarise(raters, records, found)

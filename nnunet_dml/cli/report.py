@@ -43,44 +43,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, build, write."""
+    from contextlib import ExitStack
+
     from nnunet_dml._checks import InputError, problem
-    from nnunet_dml._files import atomic_file
-    from nnunet_dml.cli._outputs import check_file, check_folder
+    from nnunet_dml._files import atomic_file, atomic_files
+    from nnunet_dml.cli._outputs import check_apart_from_evaluations, check_file, check_folder
     from nnunet_dml.report.build import build, read_models
     from nnunet_dml.report.html import render
     from nnunet_dml.report.pictures import write_pictures
     from nnunet_dml.report.text import latex, markdown
     from nnunet_dml.report.theme import drawing, write_files
 
-    check_file("-o", args.output, ".html", ".htm")
-    taken = {args.output.resolve(): "-o"}
-    for option, path in (("--markdown", args.markdown), ("--latex", args.latex)):
-        if path is not None:
-            check_file(option, path)
-            if (first := taken.setdefault(path.resolve(), option)) != option:
-                expected = f"another file than {first}"
-                raise InputError(problem(f"{option} {path}", expected=expected, found="the same"))
-    if args.figures is not None:
-        check_folder("--figures", args.figures)
+    taken: dict[Path, str] = {}
+    for option in ("-o", "--figures", "--markdown", "--latex"):
+        path = args.output if option == "-o" else getattr(args, option[2:])
+        if path is None:
+            continue
+        if option == "--figures":
+            check_folder(option, path)
+        else:
+            check_file(option, path, *((".html", ".htm") if option == "-o" else ()))
+        check_apart_from_evaluations(option, path, [*args.evaluations, *args.calibrated])
+        if (first := taken.setdefault(path.resolve(), option)) != option:
+            expected = f"another file than {first}"
+            raise InputError(problem(f"{option} {path}", expected=expected, found="the same"))
     models, calibrated = read_models(args.evaluations, args.calibrated, args.names)
-    written = [args.output]
-    with drawing():
+    with drawing(), ExitStack() as made:
         report = build(models, calibrated, resamples=args.resamples, seed=args.seed)
-        text = render(report)
+        tables = [report.summary, *report.class_tables, *filter(None, [report.comparison_table])]
+        files = {args.output: render(report)}
+        if args.markdown is not None:
+            texts = [f"{table.caption}\n\n{markdown(table)}" for table in tables]
+            files[args.markdown] = "\n\n".join(texts) + "\n"
+        if args.latex is not None:
+            files[args.latex] = "\n\n".join(map(latex, tables)) + "\n"
+        for path, content in files.items():
+            made.enter_context(atomic_file(path)).write_text(content, encoding="utf-8")
         if args.figures is not None:
-            args.figures.mkdir(exist_ok=True)
+            folder = made.enter_context(atomic_files(args.figures))
             for chart in report.charts:
-                write_files(chart.figure, args.figures, chart.name)
-            write_pictures(report.pictures, args.figures)
-            written.append(args.figures)
-    tables = [report.summary, *report.class_tables, *filter(None, [report.comparison_table])]
-    files = {args.output: text}
-    if args.markdown is not None:
-        files[args.markdown] = "\n\n".join(f"{table.caption}\n\n{markdown(table)}" for table in tables) + "\n"
-    if args.latex is not None:
-        files[args.latex] = "\n\n".join(map(latex, tables)) + "\n"
-    for path, content in files.items():
-        with atomic_file(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
-    print(f"Written: {', '.join(map(str, [*files, *written[1:]]))}")
+                write_files(chart.figure, folder, chart.name)
+            write_pictures(report.pictures, folder)
+    print(f"Written: {', '.join(map(str, [*files, *filter(None, [args.figures])]))}")
     return 0

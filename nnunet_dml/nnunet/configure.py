@@ -19,6 +19,9 @@ from nnunet_dml.nnunet.option_groups import TEACHING, Options
 from nnunet_dml.nnunet.options import KEY, complete, merge, validate
 from nnunet_dml.nnunet.plan_changes import Changes
 
+RESERVED = ("dataset", "dataset_fingerprint", "splits_final")
+"""Other files of nnU-Net's beside plans."""
+
 
 def configure(
     dataset: str,
@@ -58,10 +61,9 @@ def configure(
         raise InputError(
             problem(source_file, expected="nnU-Net's plans", found=f"no such file (there: {there})")
         )
-    if not re.fullmatch(r"[\w.-]+", target):
-        raise InputError(
-            f"-o {target}: expected a plain name such as nnUNetPlans_uniform; it becomes part of folder names."
-        )
+    if not re.fullmatch(r"\w[\w.-]*", target) or target in RESERVED:
+        why = "nnU-Net has a file of that name" if target in RESERVED else "it becomes part of folder names"
+        raise InputError(f"-o {target}: expected a plain name such as nnUNetPlans_uniform; {why}.")
     if target == source:
         raise InputError(
             f"-o {target}: expected another name than -p {source}; the plans of a name never change."
@@ -84,6 +86,9 @@ def configure(
     _check_teacher(plans[KEY], folder.name, chosen=options.get("teacher", {}), where=f"-o {target}")
     changes.apply(available, configurations, source_file)
     text = json.dumps(plans, indent=4)
+    if target_file.exists() and not _may_be_plans(target_file):
+        todo = "Move it away or give another -o."
+        raise InputError(problem(target_file, expected="plans or no file", found="something else", todo=todo))
     if target_file.exists() and not overwrite and target_file.read_bytes() != text.encode():
         raise InputError(
             problem(
@@ -96,6 +101,15 @@ def configure(
     with atomic_file(target_file) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return target_file
+
+
+def _may_be_plans(path: Path) -> bool:
+    """Whether a file holds plans, or is damaged, which `preprocess` says to replace."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(content, dict) and "configurations" in content
 
 
 def _merged(own: Any, options: dict[str, Any], source_file: Path) -> dict[str, Any]:

@@ -88,6 +88,9 @@ def _check_output(output: Path, overwrite: bool) -> None:
         raise InputError(problem(where, expected=expected, found="none", todo="Make it first."))
     if output.is_dir():
         raise InputError(problem(where, expected="a file to write", found="a folder"))
+    if output.suffix.lower() != ".zip":  # --overwrite would replace a checkpoint
+        found = output.suffix or "no ending"
+        raise InputError(problem(where, expected="a file that ends in .zip", found=found))
     if output.exists() and not overwrite:
         todo = "Give another -o, or --overwrite."
         raise InputError(problem(where, expected="a new file", found="an existing one", todo=todo))
