@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import io
 import os
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from nnunet_dml import __version__
-from nnunet_dml._checks import InputError
+from nnunet_dml._checks import InputError, problem
 
 # Each module offers HELP, add_arguments(parser) and run(args); heavy imports stand inside run.
 COMMANDS = (
@@ -32,6 +33,19 @@ COMMANDS = (
     "benchmark",
     "doctor",
 )
+
+WHAT_TO_DO = {
+    errno.EACCES: "Give another path, or get the right to use this one.",
+    errno.EDQUOT: "Make room, or write elsewhere.",
+    errno.EEXIST: "Remove it or move it away.",
+    errno.EFBIG: "Write elsewhere.",
+    errno.EISDIR: "Remove it or move it away.",
+    errno.ENAMETOOLONG: "Give a shorter name.",
+    errno.ENOSPC: "Make room, or write elsewhere.",
+    errno.ENOTDIR: "Give another path.",
+    errno.EROFS: "Write elsewhere.",
+}
+"""By what the system says."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,10 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         args = build_parser().parse_args(arguments)
     try:
+        if getattr(args, "processes", 1) < 1:
+            raise InputError(problem("-np", expected="at least 1 process", found=str(args.processes)))
         return int(args.run(args) or 0)
     except InputError as error:
         for line in error.problems:
-            print(f"nnunet-dml {args.command}: {line}", file=sys.stderr)
+            _say(args.command, line)
         return 2
     except BrokenPipeError:  # `nnunet-dml … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,15 +96,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if not str(error).startswith("Symlink loop"):  # as Python says it before 3.13
             raise
-        print(f"nnunet-dml {args.command}: {error}", file=sys.stderr)
+        _say(args.command, str(error))
         return 2
     except OSError as error:  # disk full, no permission: named by the system, never a traceback
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"nnunet-dml {args.command}: {where}{error.strerror or error}", file=sys.stderr)
+        where, todo = str(error.filename or ""), WHAT_TO_DO.get(error.errno or 0, "")
+        if not where and error.errno == errno.ENOENT:  # only of the folder that one is in
+            where, todo = "working folder", "Change to one that is there."
+        what = f"{where}: {error.strerror or error}" if where else str(error.strerror or error)
+        _say(args.command, f"{what}. {todo}" if todo else what)
         return 2
     except KeyboardInterrupt:
-        print(f"nnunet-dml {args.command}: interrupted", file=sys.stderr)
+        _say(args.command, "interrupted")
         return 130
+
+
+def _say(command: str, line: str) -> None:
+    """An error is one line, whatever the names in it hold."""
+    shown = "".join(it if it.isprintable() else ascii(it)[1:-1] for it in line)
+    print(f"nnunet-dml {command}: {shown}", file=sys.stderr)
 
 
 def _predict(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunet_dml.cli._arguments import whole_number
 from nnunet_dml.cli.env import VARIABLE, plugin_path
 
 HELP = "Predict with a trained model: calibrated probability maps (NIfTI) and segmentations."
@@ -64,9 +65,11 @@ def predict(arguments: Sequence[str]) -> None:
     from nnunet_dml.evaluation.map_files import MAPS
 
     given, flags = split(arguments)
+    processes = _processes(given)
     source, output = Path(given["-i"]), Path(given["-o"])
     if not source.is_dir():
-        raise InputError(problem(f"-i {source}", expected="a folder of images", found="none"))
+        found = "a file" if source.exists() else "none"
+        raise InputError(problem(f"-i {source}", expected="a folder of images", found=found))
     model = _model(given)
     labels = label_set(model)
     stored = None if flags["--no-calibration"] else store.read(model)
@@ -95,8 +98,7 @@ def predict(arguments: Sequence[str]) -> None:
         expected = f"images named as nnU-Net wants them (case_0000{labels.file_ending})"
         raise InputError(problem(source, expected=expected, found="none"))
     claim(output, record, inputs=source)
-    processes = given.get("-nps", os.environ.get("nnUNet_nps", _DEFAULTS["-nps"]))
-    done = finish(staging, output, labels, calibrator, bits=bits, processes=int(processes))
+    done = finish(staging, output, labels, calibrator, bits=bits, processes=processes)
     describe_folder(output, staging)
     shutil.rmtree(staging)
     print(
@@ -127,7 +129,7 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, bool]]:
     """
     from nnunet_dml._checks import InputError, problem
 
-    values = ("-i", "-o", "-m", "-d", "-c", "-tr", "-p", "-device", "-part_id", "-nps", "--bits")
+    values = ("-i", "-o", "-m", "-d", "-c", "-tr", "-p", "-device", "-part_id", "-npp", "-nps", "--bits")
     given: dict[str, str] = {}
     for place, word in enumerate(arguments):
         if word in values:
@@ -150,6 +152,18 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, bool]]:
     return given, flags
 
 
+def _processes(given: dict[str, str]) -> int:
+    """How many write the results."""
+    from nnunet_dml._checks import InputError, problem
+
+    text = given.get("-nps", os.environ.get("nnUNet_nps", _DEFAULTS["-nps"]))
+    number = whole_number(text)
+    if number is None or (number == 0 and (given.get("-npp") != "0" or "-m" in given)):
+        expected = "at least 1 process (0 only with -npp 0 and -d: one after the other)"
+        raise InputError(problem("-nps", expected=expected, found=text))
+    return number or 1
+
+
 def _model(given: dict[str, str]) -> Path:
     """The model's folder."""
     from nnunet_dml._checks import InputError, problem
@@ -164,7 +178,8 @@ def _model(given: dict[str, str]) -> Path:
         trainer, plans = (given.get(name, _DEFAULTS[name]) for name in ("-tr", "-p"))
         model = results_folder(given["-d"], trainer, plans, given["-c"])
     if not model.is_dir():
-        raise InputError(problem(model, expected="a trained model's folder", found="none"))
+        found = "a file" if model.exists() else "none"
+        raise InputError(problem(model, expected="a trained model's folder", found=found))
     return model
 
 

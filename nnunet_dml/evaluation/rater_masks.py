@@ -206,11 +206,13 @@ def _values(case: RaterCase) -> set[int]:
     seen: set[int] = set()
     for path in case.masks.values():
         try:
-            seen.update(np.unique(read_mask(path)[0]).tolist())
+            values = np.unique(read_mask(path)[0]).tolist()
         except InputError as error:
             problems += error.problems
-    if seen and min(seen) < 0:
-        problems.append(problem(case.name, expected="labels of at least 0", found=str(min(seen))))
+            continue
+        if values and values[0] < 0:
+            problems.append(problem(path, expected="labels of at least 0", found=str(values[0])))
+        seen.update(values)
     if problems:
         raise InputError(*problems)
     return seen

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -230,7 +231,15 @@ def preprocess(
         out.mkdir(parents=True, exist_ok=True)
         clear_leftovers(out)
     everything = [case for work in jobs.values() for case in work]
-    did = each(partial(make, overwrite=overwrite), everything, processes=num_processes, title="Soft labels")
+    work_on = partial(make, overwrite=overwrite)
+    try:
+        did = each(work_on, everything, processes=num_processes, title="Soft labels")
+    except BaseException:
+        for out in {work[0].out.parent for work in jobs.values()}:
+            with suppress(OSError):  # those that hold something stay
+                out.rmdir()
+                out.parent.rmdir()
+        raise
     done = {case.out: reason for case, reason in zip(everything, did, strict=True)}
     return [_summary(work, done) for work in jobs.values()]
 
