@@ -15,8 +15,10 @@ def check_names(labels: Mapping[str, int] | None, channel_names: Sequence[str] |
     """Refuse names and values of labels and channels that nnU-Net could not keep apart."""
     problems = []
     for name, value in (labels or {}).items():
-        if name in ("background", "") or value < 1 or not name.isprintable():
-            expected = "a printable name other than background, and a value of at least 1"
+        if (
+            name in ("background", "", "all") or value < 1 or not name.isprintable()
+        ):  # `all` is a row of cases.csv
+            expected = "a printable name other than background and all, and a value of at least 1"
             problems.append(problem("--labels", expected=expected, found=repr(f"{name}={value}")))
     if labels and set(labels) == {"ignore"}:
         found = f"ignore={labels['ignore']} alone"

@@ -63,7 +63,9 @@ class TestOptions:
     def test_channel_names(self, raw, src):
         assert "--channel-names: expected 1 names" in only(src, channel_names=["MR", "T2"])
 
-    @pytest.mark.parametrize("labels", [{"a": 1, "b": 1}, {"background": 1}, {"ignore": 1}, {"a": 0}])
+    @pytest.mark.parametrize(
+        "labels", [{"a": 1, "b": 1}, {"background": 1}, {"all": 1}, {"a\nb": 1}, {"ignore": 1}, {"a": 0}]
+    )
     def test_labels(self, raw, src, labels):
         assert only(src, labels=labels).startswith("--labels: expected ")
 
