@@ -79,8 +79,15 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: The file to make. Its folder must exist. An older file is replaced at once, never half.
+
+    Raises:
+        InputError: There is something else of that name: a folder, a device, a pipe.
     """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise InputError(
+            problem(path, expected="a file, or nothing yet", found="something else under that name")
+        )
     try:
         handle, name = tempfile.mkstemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent)
     except OSError as error:

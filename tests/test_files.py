@@ -60,6 +60,19 @@ def test_leftovers_of_a_killed_process_go(tmp_path, old):
     assert list(tmp_path.iterdir()) == [old]
 
 
+def test_a_pipe_or_folder_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    for name in ("pipe", "folder"):
+        with (
+            pytest.raises(InputError, match=f"{name}: expected a file, or nothing yet"),
+            atomic_file(tmp_path / name) as new,
+        ):
+            new.write_text("never")
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_folder_put_aside_by_a_killed_process_comes_back(tmp_path, old):
     killed(tmp_path, "between the renames")
     assert not old.exists()
