@@ -153,7 +153,7 @@ class TestFullDisk:
             str(processes),
         ]
         done = subprocess.run(
-            [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True
+            [sys.executable, "-B", "-c", code, *map(str, command)], capture_output=True, text=True
         )
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
