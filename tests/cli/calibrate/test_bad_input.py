@@ -116,7 +116,12 @@ def test_applying_refuses(world, capsys):
     fit(world, method="vector")
     validation = str(world.model / "fold_0" / "validation")
     refused(capsys, world, do_apply(world, "-i", validation, out=validation), "another folder than the input")
-    refused(capsys, world, do_apply(world, "-i", str(world.root / "none")), "expected a folder of predictions, found none")
+    refused(
+        capsys,
+        world,
+        do_apply(world, "-i", str(world.root / "none")),
+        "expected a folder of predictions, found none",
+    )
     (world.root / "used").mkdir()
     (world.root / "used" / "letter.txt").write_text("mine")
     refused(
