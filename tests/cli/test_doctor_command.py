@@ -152,7 +152,8 @@ def test_a_terminal_without_marks(examined, monkeypatch):
 @pytest.mark.parametrize("option", ["--cases", "--patches", "-np"])
 def test_numbers_below_one_are_refused(option, capsys):
     assert main(["doctor", option, "0"]) == 2
-    assert capsys.readouterr().err == f"nnunet-dml doctor: {option}: expected at least 1, found 0.\n"
+    what = "1 process" if option == "-np" else "1"
+    assert capsys.readouterr().err == f"nnunet-dml doctor: {option}: expected at least {what}, found 0.\n"
 
 
 @pytest.mark.slow
