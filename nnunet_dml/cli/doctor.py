@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.nnunet import installation
     from nnunet_dml.nnunet.findings import Report
 
-    for option, value in (("--cases", args.cases), ("--patches", args.patches), ("-np", args.processes)):
+    for option, value in (("--cases", args.cases), ("--patches", args.patches)):
         if value < 1:
             raise InputError(problem(option, expected="at least 1", found=str(value)))
     found, importable = installation.examine()
