@@ -10,7 +10,12 @@ from typing import Any
 from nnunet_dml._checks import InputError, problem
 
 PLUGIN = Path(__file__).parent / "plugin"  # what nnUNet_extTrainer points at
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+MADE_BY = {
+    "nnUNet_raw": "`nnunet-dml convert`",
+    "nnUNet_preprocessed": "`nnUNetv2_plan_and_preprocess -d ID`",
+    "nnUNet_results": "the first training",
+}
+VARIABLES = tuple(MADE_BY)
 FORMAT = 1  # of the block "nnunet_dml" in dataset.json
 
 
@@ -60,6 +65,9 @@ def find_dataset(name_or_id: str | int, root: Path) -> Path:
         raise InputError(problem(root, expected=expected, found=found, todo="Remove or rename one."))
     found = ", ".join(there) or "none at all"
     todo = "Check the id or name, and the folder's variable."
+    for variable, maker in MADE_BY.items():
+        if folder_if_there(variable) == root:
+            todo += f" In {variable} it is made by {maker}."
     raise InputError(problem(root, expected=f"a data set {text[:80]}", found=found, todo=todo))
 
 

@@ -105,3 +105,9 @@ def test_a_block_of_another_kind_or_format_is_refused(block):
         InputError, match=r"^nnunet_dml in dataset\.json: expected a block of format 1, found "
     ):
         listed_raters({"nnunet_dml": block})
+
+
+def test_what_makes_a_data_set_is_said(root, monkeypatch):
+    monkeypatch.setenv("nnUNet_results", str(root))
+    with pytest.raises(InputError, match=r"variable\. In nnUNet_results it is made by the first training\.$"):
+        find_dataset("8", root)
