@@ -242,7 +242,7 @@ def judge(steps: Sequence[Step], on_purpose: str) -> list[Step]:
                 step = replace(step, level="note", remark="" if said else on_purpose)
                 said = True
         elif step.share == 0 and before is None:
-            remark = "no fraction from the start: the raters agree in every voxel"
+            remark = "no fraction from the start: one rater, or all agree in every voxel"
             step = replace(step, level="note", remark=remark)
         elif step.share == 0 and before is not None and before.share:
             remark = f"this step makes labels hard: of {before.share:.2%} fractional voxels none is left"

@@ -57,7 +57,10 @@ def check_cases(subject: Subject, facts: Mapping[str, CaseFacts], *, quick: bool
     counts = Counter(it.raters for it in rows.values())
     text = ", ".join(f"{count} cases with {raters}" for raters, count in sorted(counts.items(), reverse=True))
     found = [Finding("ok" if any(counts) else "note", "raters", f"{text} raters")]
-    lone = {"no raters (their consensus is used)": 0, "a single rater (hard labels)": 1}
+    lone = {
+        "no raters (their consensus is used)": 0,
+        "a single rater (hard labels; smoothing or a teacher makes soft ones)": 1,
+    }
     for what, raters in lone.items():
         names = [case for case, it in rows.items() if it.raters == raters]
         if names and any(counts):

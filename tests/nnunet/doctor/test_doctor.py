@@ -189,7 +189,7 @@ def test_equal_raters(world):
     preprocess("501", configurations=["2d"], fusions=["uniform", "weighted"], num_processes=1)
     report = look()
     assert "all raters are equal in 4 of 4 cases" in "\n".join(said(report))
-    assert "fused, original space: no fraction from the start: the raters agree in every voxel" in said(
+    assert "fused, original space: no fraction from the start: one rater, or all agree in every voxel" in said(
         report, "note"
     )
 
@@ -204,7 +204,7 @@ def test_cases_with_fewer_raters(world):
         world.rater("b", rater).unlink()
     text = "\n".join(said(look(), "note"))
     assert "1 cases have no raters (their consensus is used): a" in text
-    assert "1 cases have a single rater (hard labels): b" in text
+    assert "1 cases have a single rater (hard labels; smoothing or a teacher makes soft ones): b" in text
 
 
 def test_lost_raters_and_a_copy_of_dataset_json_that_does_not_know_them(world):
