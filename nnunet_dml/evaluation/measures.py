@@ -222,7 +222,15 @@ MEASURES: dict[str, Measure] = {
             "continuous ranked probability score: ∫ (Φ((t − μ)/σ) − [t ≥ v])² dt: the predicted volume v against a normal distribution of the raters' volumes",
             per_class=True,
         ),
-        Measure("volume_ml", "Volume", "Volume", "", "ml", "sum of the probabilities", per_class=True),
+        Measure(
+            "volume_ml",
+            "Volume",
+            "Volume",
+            "",
+            "ml",
+            "sum of the probabilities; a 2D image counts as 1 mm thick",
+            per_class=True,
+        ),
         Measure(
             "reference_ml",
             "Reference volume",
