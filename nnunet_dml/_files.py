@@ -100,7 +100,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk has no name
+        if error.errno and error.filename in (None, str(temporary)):  # a full disk has no name
             error.filename = str(path)
         raise
     finally:

@@ -168,3 +168,8 @@ def test_files_that_come_into_a_folder_come_together_or_not_at_all(tmp_path, the
     assert {it.name: it.read_text() for it in folder.iterdir()} == {"a": "new"} | (
         {"mine": "old"} if there else {}
     )
+
+
+def test_an_error_of_words_alone_keeps_them(tmp_path):
+    with pytest.raises(OSError, match="^no room$"), atomic_file(tmp_path / "a"):
+        raise OSError("no room")  # naming a file would take its words away
