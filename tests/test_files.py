@@ -171,5 +171,5 @@ def test_files_that_come_into_a_folder_come_together_or_not_at_all(tmp_path, the
 
 
 def test_an_error_of_words_alone_keeps_them(tmp_path):
-    with pytest.raises(OSError, match="^no room$"), atomic_file(tmp_path / "a"):
+    with pytest.raises(OSError, match=r"^no room$"), atomic_file(tmp_path / "a"):
         raise OSError("no room")  # naming a file would take its words away
