@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import TOLERANCE, Grid, check_whole, misfits, read_mask, whole_numbers
+from nnunet_dml._images import TOLERANCE, Grid, check_whole, mask_of, misfits, read, read_mask, whole_numbers
 
 
 class RaterMaps:
@@ -34,7 +35,7 @@ class RaterMaps:
         """Read one mask after the other."""
         dtype = np.uint8 if self.num_classes <= 256 else np.uint16
         for path in self.files:
-            plain = self._plain(path)
+            plain = self._plain(path, checked=True)
             yield (self._read(path)[0] if plain is None else plain[0]).astype(dtype, copy=False)
 
     def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
@@ -84,13 +85,22 @@ class RaterMaps:
             raise InputError(problem(path, expected=expected, found=f"{low} … {high}"))
         return geometry
 
-    def _plain(self, path: Path) -> tuple[np.ndarray, Grid | np.ndarray] | None:
-        """The labels as they are in the file and their grid, where nnU-Net's reader changes them but to float32."""
+    def _plain(self, path: Path, *, checked: bool = False) -> tuple[np.ndarray, Grid | np.ndarray] | None:
+        """The labels as they are in the file and their grid, where nnU-Net's reader changes them but to float32.
+
+        Args:
+            path: The file.
+            checked: Whether `check` has read it, which takes a compressed file as long as reading does.
+        """
         if type(self.reader) is not SimpleITKIO:
             return None
-        labels, grid = read_mask(path)
+        try:
+            image = sitk.ReadImage(str(path)) if checked else read(path)
+        except RuntimeError:  # changed since, or never checked
+            image = read(path)
+        labels = mask_of(image, path)
         labels = labels[None] if labels.ndim == 2 else labels
-        return (labels, grid) if labels.ndim == 3 else None
+        return (labels, Grid.of(image)) if labels.ndim == 3 else None
 
     def _read(self, path: Path) -> tuple[np.ndarray, dict[str, Any]]:
         try:
