@@ -189,8 +189,9 @@ def test_equal_raters(world):
     preprocess("501", configurations=["2d"], fusions=["uniform", "weighted"], num_processes=1)
     report = look()
     assert "all raters are equal in 4 of 4 cases" in "\n".join(said(report))
-    assert "fused, original space: no fraction from the start: one rater, or all agree in every voxel" in said(
-        report, "note"
+    assert (
+        "fused, original space: no fraction from the start: one rater, or all agree in every voxel"
+        in said(report, "note")
     )
 
 
