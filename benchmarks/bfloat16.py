@@ -79,6 +79,9 @@ def measure(options: Options) -> Row:
         f"nnU-Net's network, the soft loss, backward pass and optimizer. This CPU has {'' if auto else 'no '}instructions for bfloat16, "
         f"so `training.bfloat16=auto` switches it {'on' if auto else 'off'}.",
     )
+    if not auto and options.size == "full":  # emulated, a step takes minutes
+        row.missing.append("training steps in bfloat16, for which this processor has no instructions")
+        return row
     for shape, features in SHAPES[options.size]:
         title = f"{' × '.join(map(str, shape))}, features {', '.join(map(str, features))}"
         lines = compare(__name__, {"shape": shape, "features": features}, options)
