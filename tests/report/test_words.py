@@ -5,7 +5,8 @@ import pytest
 from nnunet_dml.evaluation.definitions import DEFINITIONS
 from nnunet_dml.evaluation.folder import read_evaluation
 from nnunet_dml.evaluation.options import Options
-from nnunet_dml.report.html import OPTIONS, about_tables, definitions
+from nnunet_dml.report.about import OPTIONS, about_tables
+from nnunet_dml.report.html import definitions
 from nnunet_dml.report.reading import reading
 from tests.report.evaluation_world import write_evaluation
 
