@@ -20,12 +20,12 @@ def foreground(logits: Tensor, target: Tensor, entropy: Tensor | None) -> Tensor
         entropy: (2,) or None.
     """
     difference = logits[:, 1:] - logits[:, :1]
-    if entropy is None:
-        return difference.sigmoid_()
-    # log of the greater probability from the lesser one: exact near 0, and cheaper than logsigmoid
-    log_greater = difference.abs().neg_().sigmoid_().neg_().log1p_()
-    for label, excess in enumerate((difference.clamp(min=0), difference.neg().clamp_(min=0))):
-        entropy[label] += excess.sub_(log_greater).mul_(target[:, label : label + 1]).sum()
+    if entropy is not None:
+        # log of the greater probability: as exact as log_softmax, and half the work of logsigmoid
+        log_greater = difference.abs().sigmoid_().log_()
+        excess = difference.clamp(min=0)
+        for label, beyond in ((1, excess - difference), (0, excess)):
+            entropy[label] += beyond.sub_(log_greater).mul_(target[:, label : label + 1]).sum()
     return difference.sigmoid_()
 
 

@@ -36,7 +36,7 @@ def case(shape, dtype=torch.float64):
     return torch.randn(shape, dtype=dtype), target, torch.rand(shape[0], 1, *shape[2:]) > 0.3
 
 
-@pytest.fixture(params=[1 << 19, 16], ids=["one piece", "many pieces"])
+@pytest.fixture(params=[1 << 19, 48], ids=["one piece", "several pieces"])
 def _pieces(request, monkeypatch):
     monkeypatch.setattr(_logit_sums, "PIECE_CPU", request.param)
 
