@@ -26,6 +26,38 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        InputError: torch cannot use it.
+    """
+    import torch
+
+    from nnunet_dml._checks import InputError, problem
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name not in there:
+        raise InputError(problem("-device", expected="cuda, cpu or mps", found=name[:80]))
+    if not there[name]:
+        expected, found = f"a GPU ({name})", "none that torch can use"
+        raise InputError(problem("-device", expected=expected, found=found, todo="Give -device cpu."))
+
+
+def fold_number(text: str, *, expected: str) -> int:
+    """A fold's number as `-f` has it.
+
+    Raises:
+        InputError: It is none.
+    """
+    from nnunet_dml._checks import InputError, problem
+
+    number = whole_number(text)
+    if number is None:
+        raise InputError(problem("-f", expected=expected, found=text[:80]))
+    return number
+
+
 def add_teacher(group: argparse._ArgumentGroup) -> None:
     """The arguments that choose a teacher and its calibration."""
     group.add_argument(

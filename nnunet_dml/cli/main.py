@@ -100,14 +100,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:  # disk full, no permission: named by the system, never a traceback
         where, todo = str(error.filename or ""), WHAT_TO_DO.get(error.errno or 0, "")
-        if not where and error.errno == errno.ENOENT:  # only of the folder that one is in
-            where, todo = "working folder", "Change to one that is there."
+        if not where and error.errno == errno.ENOENT:
+            where, todo = ("", "") if _in_a_folder() else ("working folder", "Change to one that is there.")
         what = f"{where}: {error.strerror or error}" if where else str(error.strerror or error)
         _say(args.command, f"{what}. {todo}" if todo else what)
         return 2
     except KeyboardInterrupt:
         _say(args.command, "interrupted")
         return 130
+
+
+def _in_a_folder() -> bool:
+    """Whether the working folder is still there."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _say(command: str, line: str) -> None:

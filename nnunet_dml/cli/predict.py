@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunet_dml.cli._arguments import whole_number
+from nnunet_dml.cli._arguments import check_device, whole_number
 from nnunet_dml.cli.env import VARIABLE, plugin_path
 
 HELP = "Predict with a trained model: calibrated probability maps (NIfTI) and segmentations."
@@ -17,8 +17,8 @@ _DEFAULTS = {
     "-p": "nnUNetPlans",
     "-device": "cuda",
     "-part_id": "0",
-    "-nps": "3",
-}  # nnU-Net's
+}  # nnU-Net's, as the next
+_PROCESSES = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +77,7 @@ def predict(arguments: Sequence[str]) -> None:
     if stored is not None:
         store.check_labels(stored, labels)
         calibrator = stored.final()
-    _check_device(given.get("-device", _DEFAULTS["-device"]))
+    check_device(given.get("-device", _DEFAULTS["-device"]))
     bits = int(given.get("--bits", "16"))
     record = {
         "model": str(model.resolve()),
@@ -153,15 +153,21 @@ def split(arguments: Sequence[str]) -> tuple[dict[str, str], dict[str, bool]]:
 
 
 def _processes(given: dict[str, str]) -> int:
-    """How many write the results."""
+    """How many write the results: as nnU-Net takes it, which looks at its variables with -d alone."""
     from nnunet_dml._checks import InputError, problem
 
-    text = given.get("-nps", os.environ.get("nnUNet_nps", _DEFAULTS["-nps"]))
-    number = whole_number(text)
-    if number is None or (number == 0 and (given.get("-npp") != "0" or "-m" in given)):
+    def number(option: str, variable: str) -> int | None:
+        if option in given:
+            return whole_number(given[option])
+        found = whole_number(os.environ.get(variable, "")) if "-d" in given else None
+        return _PROCESSES if found is None else found
+
+    saving = number("-nps", "nnUNet_nps")
+    if saving is None or (saving == 0 and (number("-npp", "nnUNet_npp") != 0 or "-m" in given)):
         expected = "at least 1 process (0 only with -npp 0 and -d: one after the other)"
-        raise InputError(problem("-nps", expected=expected, found=text))
-    return number or 1
+        where = "-nps" if "-nps" in given else "nnUNet_nps"
+        raise InputError(problem(where, expected=expected, found=given.get("-nps", "0")))
+    return saving or 1
 
 
 def _model(given: dict[str, str]) -> Path:
@@ -181,17 +187,6 @@ def _model(given: dict[str, str]) -> Path:
         found = "a file" if model.exists() else "none"
         raise InputError(problem(model, expected="a trained model's folder", found=found))
     return model
-
-
-def _check_device(device: str) -> None:
-    from nnunet_dml._checks import InputError, problem
-
-    if device == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            todo = "Give -device cpu."
-            raise InputError(problem("-device", expected="a GPU", found="none that torch can use", todo=todo))
 
 
 def _check_checkpoints(model: Path, arguments: Sequence[str]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from nnunet_dml.cli._arguments import add_teacher, teacher_assignments, whole_number
+from nnunet_dml.cli._arguments import add_teacher, check_device, fold_number, teacher_assignments
 
 HELP = "Predict the training cases with a teacher, calibrate it, store what it says on the student's grid."
+FOLDS = "numbers of folds, or all"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if not re.fullmatch(r"[\w.-]+", args.name):
         expected = "letters, digits, '.', '_' and '-'"
         raise InputError(problem("--name", expected=expected, found=args.name))
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there[args.device]:
-        todo = "Give -device cpu."
-        raise InputError(
-            problem("-device", expected=f"a GPU ({args.device})", found="none that torch can use", todo=todo)
-        )
+    check_device(args.device)
     asked = parse_assignments(args.assignments, teacher_assignments(args))
     read = [f"teacher.{name}" for name in TEACHING]
     if foreign := [name for group in asked for key in asked[group] if (name := f"{group}.{key}") not in read]:
@@ -69,7 +65,9 @@ def run(args: argparse.Namespace) -> None:
         options=options,
         plans_name=args.plans,
         configuration=args.configuration,
-        folds=None if args.folds is None else [it if it == "all" else _number(it) for it in args.folds],
+        folds=None
+        if args.folds is None
+        else [it if it == "all" else fold_number(it, expected=FOLDS) for it in args.folds],
         device=torch.device(args.device),
         mirroring=not args.disable_tta,
         overwrite=args.overwrite,
@@ -80,12 +78,3 @@ def run(args: argparse.Namespace) -> None:
             f"  teacher's ECE on the training cases {row['ece']:.2%}, calibrated {row['ece_calibrated']:.2%}"
         )
     print(f"Train with `nnunet-dml configure … --set teacher.maps={args.name}` and nnUNetTrainerDML_KD.")
-
-
-def _number(fold: str) -> int:
-    from nnunet_dml._checks import InputError, problem
-
-    number = whole_number(fold)
-    if number is None:
-        raise InputError(problem("-f", expected="numbers of folds, or all", found=fold[:80]))
-    return number

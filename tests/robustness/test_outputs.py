@@ -48,6 +48,8 @@ ROWS = [  # a world, a call, what the message names
     ("report", replaced("report", "figures", "report.html"), "report.html: expected another file than -o"),
     *(("benchmark tables", [*TABLES, it], f"-o {it}: expected a folder") for it in ("grid.yaml", "/dev/null/x")),
     *(("predict", more("predict", "-nps", it), "-nps: expected at least 1 process") for it in ("0", "many")),
+    *((it, replaced(it, "cpu", "mps"), "-device: expected a GPU (mps), found none that torch") for it in ("predict", "teach")),
+    ("predict", replaced("predict", "cpu", "gpu"), "-device: expected cuda, cpu or mps, found gpu"),
     *((name, more(name, "-np", "0"), "-np: expected at least 1 process") for name in ("preprocess", "calibrate apply")),
     # names
     *(("configure", replaced("configure", "changed", it), rf"-o a{it[1:]!r}: ".replace("'", "")) for it in ("a\nb", "a\x1bb")),
@@ -139,7 +141,27 @@ def test_nnunet_predicts_one_after_the_other_where_it_is_asked_to(called, capsys
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stock_commands, "results_folder", lambda *_: call.root / "results" / dataset / model)
-        assert main([*given[:place], *named, *given[place + 2 :], "-npp", "0"]) == 0
+        arguments = [*given[:place], *named, *given[place + 2 :]]
+        assert main([*arguments, "-npp", "0"]) == 0
+        patch.setenv("nnUNet_npp", "0")
+        assert main([*arguments, "--continue_prediction"]) == 0
+
+
+def test_variables_for_the_number_of_processes_are_read_as_nnunet_does(monkeypatch):
+    """Nothing and nonsense are 3, and with -m they are not looked at."""
+    from nnunet_dml._checks import InputError
+    from nnunet_dml.cli.predict import _processes
+
+    for text, expected in (("", 3), ("abc", 3), ("2", 2), ("0", None)):
+        monkeypatch.setenv("nnUNet_nps", text)
+        assert _processes({"-m": "model"}) == 3
+        if expected is not None:
+            assert _processes({"-d": "501"}) == expected
+            continue
+        with pytest.raises(InputError, match=r"nnUNet_nps: expected at least 1 process .* found 0"):
+            _processes({"-d": "501"})
+    monkeypatch.setenv("nnUNet_npp", "0")
+    assert _processes({"-d": "501"}) == 1
 
 
 def test_a_negative_label_is_that_of_a_file(called, capsys):
@@ -168,6 +190,16 @@ def test_a_working_folder_that_is_gone(called, capsys, monkeypatch):
         said
         == "nnunet-dml compare: working folder: No such file or directory. Change to one that is there.\n"
     )
+
+
+def test_no_place_for_temporary_files_is_no_matter_of_the_working_folder(called, capsys, monkeypatch):
+    def nowhere(*_args, **_kwargs):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/nowhere']")
+
+    call = called("compare")
+    monkeypatch.setattr("nnunet_dml.cli.compare.run", nowhere)
+    said = refused(call, list(call.command.arguments), capsys)
+    assert said == "nnunet-dml compare: No usable temporary directory found in ['/nowhere']"
 
 
 def test_a_file_of_predictions_is_called_a_file(called, capsys):
