@@ -28,7 +28,7 @@ def stamp(command: str, threads: int) -> str:
     versions = ", ".join(f"{it} {version(it)}" for it in PACKAGES)
     return (
         f"`{command}` ({threads} threads), {model[1].strip() if model else platform.machine()}, "
-        f"{len(os.sched_getaffinity(0))} cores, {gpu}, {date.today().isoformat()}; nnunet_dml {commit()}, "
+        f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores, {gpu}, {date.today().isoformat()}; nnunet_dml {commit()}, "
         f"Python {platform.python_version()}, {versions}"
     )
 

@@ -78,13 +78,13 @@ def main() -> None:
         sys.exit("--device cuda: expected a GPU that PyTorch can use, found none")
     both = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     size = "minute" if asked.minute else "quick" if asked.quick else "full"
-    command = shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+    measured = stamp(shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]]), asked.threads)
     kept = size == "full" and asked.output is None
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         options = Options(Path(folder), size, (asked.device,) if asked.device else both, asked.threads)
         for row in measure(() if asked.page else tuple(asked.only.split(",")), options):
-            rows.append(replace(row, measured=stamp(command, asked.threads)))
+            rows.append(replace(row, measured=measured))
             if kept and not row.failed:
                 save(rows[-1], MEASURED)
     output = PAGE if kept else asked.output
