@@ -37,7 +37,15 @@ def test_nan_and_infinity(tmp_path, ending, value):
     array = np.zeros((2, 3, 4), np.float32)
     array[1, 2, :2] = value
     path = save(tmp_path / f"m{ending}", array)
-    with pytest.raises(InputError, match=r"whole numbers as labels, found 2 voxels that are NaN or infinite"):
+    with pytest.raises(
+        InputError, match=r"labels, found 2 voxels that are NaN, infinite or beyond 32-bit floats"
+    ):
+        read_mask(path)
+
+
+def test_what_no_32_bit_float_holds_is_named_for_what_it_is(tmp_path):
+    path = save(tmp_path / "m.nii.gz", np.full((2, 3, 4), 1e300))
+    with pytest.raises(InputError, match=r"found 24 voxels that are NaN, infinite or beyond 32-bit floats"):
         read_mask(path)
 
 

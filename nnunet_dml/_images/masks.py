@@ -13,6 +13,7 @@ from nnunet_dml._images.endings import split_ending
 from nnunet_dml._images.files import read
 from nnunet_dml._images.grid import Grid
 
+NOT_FINITE = "NaN, infinite or beyond 32-bit floats"
 _LARGEST_LABEL = 2**31 - 1
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 _NEARLY_WHOLE = 1e-3  # what scaling and resampling leave of a label that was stored as float
@@ -46,19 +47,17 @@ def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = Non
     Args:
         array: The values.
         path: The file, for messages.
-        not_finite: How many values of the file are NaN or infinite; None counts them in `array`.
+        not_finite: What `count_not_finite` says of the file; None counts NaN and infinity in `array`, as which
+            nnU-Net's readers give what is beyond 32-bit floats.
 
     Raises:
-        InputError: Values are NaN, infinite, fractions, or too large for a label.
+        InputError: Values are `NOT_FINITE`, fractions, or too large for a label.
     """
     if array.dtype.kind != "f":
         return array
     expected = "whole numbers as labels"
     if bad := np.count_nonzero(~np.isfinite(array)) if not_finite is None else not_finite:
-        found, todo = (
-            f"{bad} voxels that are NaN or infinite",
-            "Replace them by a label; 0 is the background.",
-        )
+        found, todo = f"{bad} voxels that are {NOT_FINITE}", "Replace them by a label; 0 is the background."
         raise InputError(problem(path, expected=expected, found=found, todo=todo))
     whole = np.rint(array)
     broken = array[(np.abs(array - whole) > _NEARLY_WHOLE) | (np.abs(array) > _LARGEST_LABEL)]
@@ -70,7 +69,7 @@ def whole_numbers(array: np.ndarray, path: Path, *, not_finite: int | None = Non
 
 
 def count_not_finite(path: Path, image: sitk.Image) -> int:
-    """How many values of a file are NaN, infinite, or beyond 32-bit floats, in which nnU-Net reads it.
+    """How many values of a file are `NOT_FINITE`; nnU-Net reads it in 32 bit.
 
     The image that was read does not tell for NIfTI: ITK replaces them by 0 without a word.
     """

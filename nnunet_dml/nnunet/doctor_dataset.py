@@ -212,8 +212,8 @@ def _read_raw(job: _Job, case: str, facts: CaseFacts) -> None:
         return
     try:
         alone = RaterMaps([consensus], reader, values)
+        alone.check()
         shape = next(iter(alone)).shape
-        alone.check(shape)
     except InputError as error:
         facts.problems["labelsTr"] = list(error.problems)
         return

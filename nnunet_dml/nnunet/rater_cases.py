@@ -12,7 +12,16 @@ import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
 from nnunet_dml._image_bytes import SET_IT, SOMEWHERE, nowhere
-from nnunet_dml._images import PICTURES, Grid, count_not_finite, mask_of, misfits, read, split_ending
+from nnunet_dml._images import (
+    NOT_FINITE,
+    PICTURES,
+    Grid,
+    count_not_finite,
+    mask_of,
+    misfits,
+    read,
+    split_ending,
+)
 from nnunet_dml.nnunet.layouts.cases import Case, Source, ending_of, load, parts_of, path_of
 
 
@@ -132,7 +141,7 @@ def _image_trouble(image: sitk.Image, source: Source, channels_last: bool) -> tu
     if ending == ".tiff" and dimensions == 2:
         return "a 3D image, as nnU-Net reads .tiff", "a 2D one", "Rename the images to .tif."
     if bad := count_not_finite(path, image):
-        found = f"{bad} that are NaN, infinite or beyond 32-bit floats"
+        found = f"{bad} that are {NOT_FINITE}"
         return "finite intensities", found, "Replace them by a meaningful value."
     return None
 

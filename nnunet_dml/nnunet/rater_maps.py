@@ -13,14 +13,24 @@ from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReori
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import TOLERANCE, Grid, check_whole, mask_of, misfits, read, read_mask, whole_numbers
+from nnunet_dml._images import (
+    TOLERANCE,
+    Grid,
+    check_name,
+    check_whole,
+    mask_of,
+    misfits,
+    read,
+    read_mask,
+    whole_numbers,
+)
 
 
 class RaterMaps:
     """One case's masks, read anew from disk at every iteration, so that only one is in memory at a time.
 
-    Iterating yields integer arrays in the axis order of the plans' reader. Call `check` first: the reader alone
-    may take a damaged file for a whole one.
+    Iterating yields integer arrays in the axis order of the plans' reader. Call `check` first: iterating takes
+    damaged files for whole ones, and any number for a label.
     """
 
     def __init__(self, files: Sequence[Path], reader: BaseReaderWriter, num_classes: int) -> None:
@@ -36,13 +46,17 @@ class RaterMaps:
         dtype = np.uint8 if self.num_classes <= 256 else np.uint16
         for path in self.files:
             plain = self._plain(path, checked=True)
-            yield (self._read(path)[0] if plain is None else plain[0]).astype(dtype, copy=False)
+            labels = self._read(path)[0] if plain is None else plain[0]
+            if labels.dtype.kind == "f":  # rounded as `check` did
+                yield np.rint(labels, out=np.empty(labels.shape, dtype), casting="unsafe")
+            else:
+                yield labels.astype(dtype, copy=False)
 
-    def check(self, shape: tuple[int, ...], consensus: Path | None = None) -> None:
+    def check(self, shape: tuple[int, ...] | None = None, consensus: Path | None = None) -> None:
         """Read every file once.
 
         Args:
-            shape: That of the image, in the axis order of the reader.
+            shape: That of the image, in the axis order of the reader; None takes any.
             consensus: The case's file in `labelsTr`, whose spacing, origin and direction the masks should have
                 (with nnU-Net's nibabel readers: whose affine matrix).
 
@@ -70,14 +84,14 @@ class RaterMaps:
         affine: np.ndarray = self._read(path)[1]["nibabel_stuff"]["original_affine"]
         return affine
 
-    def _check(self, path: Path, shape: tuple[int, ...]) -> Grid | np.ndarray:
+    def _check(self, path: Path, shape: tuple[int, ...] | None) -> Grid | np.ndarray:
         plain = self._plain(path)
         if plain is None:
             geometry = self._geometry(path)
             labels = whole_numbers(self._read(path)[0], path)
         else:
             labels, geometry = plain
-        if labels.shape != shape:
+        if shape not in (None, labels.shape):
             raise InputError(problem(path, expected=f"shape {shape} of the image", found=str(labels.shape)))
         low, high = labels.min(), labels.max()
         if low < 0 or high >= self.num_classes:
@@ -90,15 +104,24 @@ class RaterMaps:
 
         Args:
             path: The file.
-            checked: Whether `check` has read it, which takes a compressed file as long as reading does.
+            checked: Whether `check` has accepted it. Then neither its length nor its numbers are looked at, for which a
+                compressed file is unpacked once more each, and floats come as they are.
+
+        Raises:
+            InputError: See `check_name`, and unless it was checked `read_mask`.
         """
+        check_name(path)
         if type(self.reader) is not SimpleITKIO:
             return None
-        try:
-            image = sitk.ReadImage(str(path)) if checked else read(path)
-        except RuntimeError:  # changed since, or never checked
+        if not checked:
             image = read(path)
-        labels = mask_of(image, path)
+            labels = mask_of(image, path)
+        else:
+            try:
+                image = sitk.ReadImage(str(path))
+            except RuntimeError:  # changed since
+                return self._plain(path)
+            labels = sitk.GetArrayFromImage(image)
         labels = labels[None] if labels.ndim == 2 else labels
         return (labels, Grid.of(image)) if labels.ndim == 3 else None
 

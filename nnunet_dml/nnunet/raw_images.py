@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import check_whole
+from nnunet_dml._images import NOT_FINITE, check_whole
 from nnunet_dml.nnunet.soft_maps import first_line
 
 
@@ -28,7 +28,7 @@ def read_images(
         (channels, *spatial) and nnU-Net's properties.
 
     Raises:
-        InputError: A file is missing or damaged, they do not fit together, or hold NaN or infinity.
+        InputError: A file is missing or damaged, they do not fit together, or hold values that are `NOT_FINITE`.
     """
     for path in paths:
         check_whole(path)
@@ -38,6 +38,6 @@ def read_images(
         expected = f"images of {case} that nnU-Net can read"
         raise InputError(problem(paths[0], expected=expected, found=first_line(error), todo=todo)) from None
     if bad := int(np.count_nonzero(~np.isfinite(images))):
-        found = f"{bad} voxels that are NaN or infinite"
+        found = f"{bad} voxels that are {NOT_FINITE}"
         raise InputError(problem(paths[0], expected="finite numbers", found=found, todo=todo))
     return images, properties

@@ -10,7 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIOWithReorient
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import Grid, count_not_finite, misfits, read
+from nnunet_dml._images import NOT_FINITE, Grid, count_not_finite, misfits, read
 
 FOLDER = "softlabelsTr"
 TOLERANCE = (
@@ -51,7 +51,7 @@ def read_user_map(
         )
     image = read(path)
     if bad := count_not_finite(path, image):
-        found, todo = f"{bad} that are NaN or infinite", "Replace them; 0 leaves a voxel to the background."
+        found, todo = f"{bad} that are {NOT_FINITE}", "Replace them; 0 leaves a voxel to the background."
         raise InputError(problem(path, expected="fractions in [0, 1]", found=found, todo=todo))
     reference = Grid.of(read(consensus))
     maps = _channels_first(image, shape)

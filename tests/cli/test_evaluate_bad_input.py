@@ -123,7 +123,7 @@ SPOILERS = {
     ),
     "rater NaN": (
         lambda w: write_image(w.rater("a", 0), np.full((6, 7), np.nan, np.float32)),
-        "expected whole numbers as labels, found 42 voxels that are NaN or infinite",
+        "expected whole numbers as labels, found 42 voxels that are NaN, infinite or beyond 32-bit floats",
     ),
     "npz empty": (
         lambda w: w.npz("a", 0).write_bytes(b""),

@@ -137,7 +137,7 @@ class TestFiles:
         soft = load(src / self.mask).astype(np.float32)
         soft[0, 0, 0] = np.nan
         save(src / self.mask, soft)
-        self.check(raw, src, "found 1 voxels that are NaN or infinite")
+        self.check(raw, src, "found 1 voxels that are NaN, infinite or beyond 32-bit floats")
 
     def test_nan_in_the_image(self, raw, src):
         image = load(src / "images/a.nii.gz").astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -14,6 +15,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunet_dml._checks import InputError
 from nnunet_dml._files import _MACHINE
+from nnunet_dml._image_bytes import open_unpacked
+from nnunet_dml._images import masks
 from nnunet_dml.labels.storage import open_soft_map, verify_soft_map
 from nnunet_dml.nnunet.map_making import crop, to_grid
 from nnunet_dml.nnunet.rater_maps import RaterMaps
@@ -115,8 +118,32 @@ class TestRaterMaps:
         array = np.zeros((4, 4, 4), np.float32)
         array[1, 2, 3] = np.nan
         maps = self.maps(tmp_path, reader, array)
-        with pytest.raises(InputError, match="found 1 voxels that are NaN or infinite"):
+        with pytest.raises(InputError, match="found 1 voxels that are NaN, infinite or beyond 32-bit floats"):
             maps.check((4, 4, 4))
+
+    def test_what_is_nearly_whole_is_rounded(self, tmp_path, reader):
+        array = np.random.default_rng(0).integers(0, 3, (4, 5, 6))
+        shape = reader.read_seg(str(self.maps(tmp_path, reader, array.astype(np.uint8)).files[0]))[0][0].shape
+        (expected,) = self.maps(tmp_path, reader, array.astype(np.uint8))
+        maps = self.maps(tmp_path, reader, (array - 0.0005).astype(np.float32), "r2.nii.gz")
+        maps.check(shape)
+        (found,) = maps
+        np.testing.assert_array_equal(found, expected)
+
+    def test_floats_that_were_checked_are_read_once(self, tmp_path, monkeypatch):
+        unpacked = []
+        monkeypatch.setattr(masks, "open_unpacked", lambda path: unpacked.append(path) or open_unpacked(path))
+        maps = self.maps(tmp_path, SimpleITKIO(), np.ones((4, 4, 4), np.float32))
+        maps.check((4, 4, 4))
+        assert unpacked == maps.files
+        assert [it.dtype for it in (*maps, *maps)] == [np.uint8] * 2
+        assert unpacked == maps.files
+
+    @pytest.mark.parametrize("kind", [SimpleITKIO, type("Derived", (SimpleITKIO,), {})])
+    def test_a_name_that_is_no_utf8_ends_no_process(self, tmp_path, kind):
+        maps = RaterMaps([tmp_path / os.fsdecode(b"case\xff.nii.gz")], kind(), num_classes=2)
+        with pytest.raises(InputError, match=r"expected a path in UTF-8"):
+            list(maps)
 
     @pytest.mark.parametrize("what", ["spacing", "origin", "direction"])
     def test_a_mask_on_another_grid_is_refused(self, tmp_path, what):
@@ -232,7 +259,7 @@ class TestPhantom:
         [
             ("text", "expected a readable nii.gz file"),
             ("truncated", "expected a whole nii.gz file, found a truncated gzip stream"),
-            ("nan", "found 1 voxels that are NaN or infinite"),
+            ("nan", "found 1 voxels that are NaN, infinite or beyond 32-bit floats"),
             ("shape", "expected shape"),
             ("label", "expected labels 0 … 1"),
             ("float", "expected whole numbers as labels"),

@@ -86,7 +86,7 @@ def test_rounding_errors_are_mended(read):
         (np.full((2, *SHAPE), -0.1, np.float32), r"expected fractions in \[0, 1\].*found -0.1"),
         (np.full((2, *SHAPE), 65535, np.uint16), r"found 6\.55.*\. Rescale"),
         (np.full((2, *SHAPE), 0.7, np.float32), "sum to at most 1 .*found a sum of 1.4. Give the fraction"),
-        (np.full((2, *SHAPE), np.nan, np.float32), "found 120 that are NaN or infinite. Replace"),
+        (np.full((2, *SHAPE), np.nan, np.float32), "found 120 that are NaN, infinite or beyond 32-bit floats. Replace"),
         (np.zeros((3, *SHAPE), np.float32), r"expected 2 channels of shape \(3, 4, 5\), .*found 3 of shape"),
         (np.zeros(SHAPE, np.float32), r"expected 2 channels .*found 1 of shape .*Write one channel"),
         (np.zeros((2, 3, 4, 6), np.float32), r"found 2 of shape \(3, 4, 6\)"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from nnunet_dml.nnunet.doctor import examine
@@ -68,3 +70,12 @@ def test_without_the_raw_data(world, monkeypatch):
 
 def test_an_unknown_data_set(world):
     assert "expected a data set 7, found Dataset501_Test" in "\n".join(said(examine("7")))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_name_that_is_no_utf8_is_one_line(world, quick):
+    bad = world.raw / "labelsTr" / os.fsdecode(b"case\xff.nii.gz")
+    bad.write_bytes(world.consensus("a").read_bytes())
+    lines = said(look(quick=quick))
+    assert len(lines) == (not quick)
+    assert all(r"case\udcff.nii.gz': expected a path in UTF-8" in line for line in lines), lines
