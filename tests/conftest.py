@@ -108,6 +108,14 @@ def plan_and_preprocess(dataset: str, configuration: str) -> None:
         os.environ.update(n_proc)
 
 
+def train_tiny(
+    dataset: str, configuration: str, *more: str, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Train fold 0 by nnU-Net's own command with the plans `tiny`, on soft labels."""
+    command = f"nnUNetv2_train {dataset} {configuration} 0 -tr nnUNetTrainerDML -p tiny --npz -device cpu"
+    return run(*command.split(), *more, check=check)
+
+
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory, make_phantom):
     """A converted and preprocessed phantom: 10 cases of 48 × 48, 3 raters; plans `tiny`, `tiny_uniform`.

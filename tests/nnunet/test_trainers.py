@@ -27,7 +27,7 @@ from nnunet_dml.nnunet.soft_maps import SCALE
 from nnunet_dml.nnunet.targets import TargetLayout
 from nnunet_dml.nnunet.trainers.configured import _ATTRIBUTES
 from nnunet_dml.nnunet.trainers.soft import SoftLabelTrainer
-from tests.conftest import DATASET, TINY, nnunet_dml, run
+from tests.conftest import DATASET, TINY, nnunet_dml, run, train_tiny
 from tests.nnunet.trainer_helpers import build, check_equal_losses
 
 NAMES = trainers.__all__
@@ -213,6 +213,20 @@ class TestPhantom:
         assert "labels.source=weighted (or hard)" in capsys.readouterr().err
         assert not build("nnUNetTrainerDML", here, plans="tiny_hard").soft
 
+    @pytest.mark.parametrize("name", ["nnUNetTrainerConfigured", "nnUNetTrainerDML"])
+    def test_a_fold_without_training_cases_stops_it(self, phantom, tmp_path, monkeypatch, capsys, name):
+        shutil.copytree(phantom.preprocessed / DATASET, tmp_path / DATASET)
+        monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+        trainer = build(name, phantom)
+        splits = [{"train": [], "val": ["case01"]}]
+        (tmp_path / DATASET / "splits_final.json").write_text(json.dumps(splits))
+        trainer.preprocessed_dataset_folder_base = str(tmp_path / DATASET)
+        with pytest.raises(SystemExit) as stop:
+            trainer.on_train_start()
+        assert stop.value.code == 2
+        message = "splits_final.json: expected training cases in fold 0, found none."
+        assert message in capsys.readouterr().err
+
     def test_what_auto_means_is_saved(self, phantom):
         trainer = build("nnUNetTrainerDML", phantom)
         assert trainer.plans_manager.plans["nnunet_dml"]["labels"]["source"] == "weighted"
@@ -279,20 +293,7 @@ class TestPhantom:
         assert losses[0] != losses[1]
 
     def test_from_training_to_evaluation_with_stock_commands(self, phantom, tmp_path):
-        train = [
-            "nnUNetv2_train",
-            "901",
-            "2d",
-            "0",
-            "-tr",
-            "nnUNetTrainerDML",
-            "-p",
-            "tiny",
-            "--npz",
-            "-device",
-            "cpu",
-        ]
-        log = run(*train).stdout
+        log = train_tiny("901", "2d").stdout
         assert "Training on soft labels (weighted): " in log
         assert log.count(": BDice") == TINY["training"]["epochs"]
         assert log.count(": ECE") == TINY["training"]["epochs"]
@@ -308,7 +309,7 @@ class TestPhantom:
 
         # a training without its last checkpoint goes on from its best one, with its own options …
         (model / "fold_0" / "checkpoint_final.pth").unlink()
-        again = run(*train, "--c")
+        again = train_tiny("901", "2d", "--c")
         assert "Validation complete" in again.stdout
         assert (model / "fold_0" / "checkpoint_final.pth").is_file()
         assert "Epoch 0\n" not in again.stdout
@@ -317,7 +318,7 @@ class TestPhantom:
         before = changed.read_text()
         try:
             changed.write_text(before.replace('"epochs": 2', '"epochs": 3'))
-            refused = run(*train, "--c", check=False)
+            refused = train_tiny("901", "2d", "--c", check=False)
         finally:
             changed.write_text(before)
         assert refused.returncode == 2
@@ -325,7 +326,7 @@ class TestPhantom:
         assert "expected the options" in refused.stderr
         try:
             changed.write_text(before.replace('"batch_size": 2', '"batch_size": 3'))
-            refused = run(*train, "--c", check=False)
+            refused = train_tiny("901", "2d", "--c", check=False)
         finally:
             changed.write_text(before)
         assert refused.returncode == 2

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tests.conftest import TINY, nnunet_dml, plan_and_preprocess, run, set_folders
+from tests.conftest import TINY, nnunet_dml, plan_and_preprocess, run, set_folders, train_tiny
 from tests.nnunet.trainer_helpers import build, check_equal_losses
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # training runs nnU-Net's code, which warns
@@ -70,19 +70,7 @@ def test_three_dimensions_train_on_fractions(make_phantom, tmp_path, monkeypatch
     assert ((target > 0.01) & (target < 0.99)).float().mean() > 0.005
     agreement = ((target[:, 1] > 0.5) == (labels[:, 0] == 1)).float().mean()
     assert agreement > 0.99
-    log = run(
-        "nnUNetv2_train",
-        "902",
-        "3d_fullres",
-        "0",
-        "-tr",
-        "nnUNetTrainerDML",
-        "-p",
-        "tiny",
-        "--npz",
-        "-device",
-        "cpu",
-    )
+    log = train_tiny("902", "3d_fullres")
     assert "Training on soft labels (weighted): " in log.stdout
     out = nnunet_dml(
         "evaluate", "-d", "902", "--model", "nnUNetTrainerDML__tiny__3d_fullres", "-o", tmp_path / "out"

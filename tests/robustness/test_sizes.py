@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nnunet_dml.cli.main import main
-from tests.conftest import TINY, plan_and_preprocess, run, set_folders
+from tests.conftest import TINY, plan_and_preprocess, set_folders, train_tiny
 from tests.nnunet.convert_helpers import save
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -81,32 +81,9 @@ def test_odd_sizes_are_trained_on(tmp_path, monkeypatch):
     splits = [{side: [it for it in names if it.startswith(side)] for side in ("train", "val")}]
     (folders.preprocessed / "Dataset501_New/splits_final.json").write_text(json.dumps(splits))
     short = [f"training.{key}={value}" for key, value in TINY["training"].items()]
-    arguments = (
-        "-o",
-        "tiny",
-        "-c",
-        "3d_fullres",
-        "--scale-features",
-        "0.125",
-        "--batch-size",
-        "2",
-        "--set",
-        *short,
-    )
-    assert main(["configure", "-d", "501", *arguments]) == 0
-    run(
-        "nnUNetv2_train",
-        "501",
-        "3d_fullres",
-        "0",
-        "-tr",
-        "nnUNetTrainerDML",
-        "-p",
-        "tiny",
-        "--npz",
-        "-device",
-        "cpu",
-    )
+    arguments = ["-o", "tiny", "-c", "3d_fullres", "--scale-features", "0.125", "--batch-size", "2", "--set"]
+    assert main(["configure", "-d", "501", *arguments, *short]) == 0
+    train_tiny("501", "3d_fullres")
     model = folders.results / "Dataset501_New/nnUNetTrainerDML__tiny__3d_fullres"
     out = tmp_path / "out"
     assert (
