@@ -13,7 +13,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._images import Grid, check_name, count_not_finite, misfits, read
+from nnunet_dml._images import NOT_FINITE, Grid, check_name, count_not_finite, misfits, read
 from nnunet_dml.evaluation.label_maps import LabelMap
 from nnunet_dml.evaluation.npz_files import KEY, NPZ_HINT, Slabs, open_npz
 from nnunet_dml.metrics._arrays import SUM_TOLERANCE
@@ -90,7 +90,8 @@ def read_fractions(
     """
     image = read(path)
     if bad := count_not_finite(path, image):
-        raise InputError(problem(path, expected="fractions in [0, 1]", found=f"NaN in {bad} values"))
+        found = f"{bad} values that are {NOT_FINITE}"
+        raise InputError(problem(path, expected="fractions in [0, 1]", found=found))
     view = sitk.GetArrayViewFromImage(image)
     if view.dtype.kind != "f":
         found = f"whole numbers ({view.dtype})"

@@ -107,7 +107,11 @@ def test_bad_maps(solid):
     )
     bad(solid, lambda it: write_map(it, np.ones((2, 3, 5, 4)) * 0.6), "sum to at most 1", "a sum of 1.2")
     nothing = np.where(np.arange(4) == 1, np.nan, fractions)
-    bad(solid, lambda it: write_map(it, nothing), "fractions in [0, 1], found NaN in 30 values")
+    beyond = "found 30 values that are NaN, infinite or beyond 32-bit floats"
+    for values in (nothing, np.where(np.arange(4) == 1, -np.inf, fractions)):
+        bad(solid, lambda it, values=values: write_map(it, values), f"fractions in [0, 1], {beyond}")
+    doubles = np.where(np.arange(4) == 1, 1e300, fractions.astype(np.float64))
+    bad(solid, lambda it: write_image(it, doubles), f"fractions in [0, 1], {beyond}")
     bad(solid, lambda it: write_image(it, np.ones((2, 3, 5, 4), np.uint8)), "found whole numbers (uint8)")
     bad(solid, lambda it: it.write_bytes(b""), where + "a readable nii.gz file, found an empty file")
     write_map(solid.root / "maps" / "a.nii.gz", fractions)
