@@ -16,6 +16,8 @@ from nnunet_dml._images import ending_of_dataset
 LABELS = ("labelsTr", "labelsTs")
 SOFT_MAPS = "softlabelsTr"
 REORIENTING = "NibabelIOWithReorient"
+ALL_CLASSES = "all"
+"""The row of `cases.csv` for what has no class."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,9 @@ def read_dataset(folder: Path) -> RawDataset:
     if content.get("overwrite_image_reader_writer") == REORIENTING:
         raise InputError(_reoriented(path))
     shown = json.dumps(content["labels"])
+    if ALL_CLASSES in labels:
+        expected = f"names of labels other than {ALL_CLASSES}, which is a row of cases.csv"
+        raise InputError(problem(path, expected=expected, found=shown, todo="Give it another name."))
     ignored = labels.pop("ignore", None)
     if ignored is not None and len(ignored) != 1:
         raise InputError(problem(path, expected="one integer as label `ignore`", found=shown))

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from nnunet_dml.evaluation.dataset import ALL_CLASSES
 from nnunet_dml.evaluation.figures import OVERALL, PER_CLASS
 from nnunet_dml.evaluation.records import CaseRecord
 from nnunet_dml.metrics.empty_cases import BOTH_EMPTY
 
 CASES_CSV = "cases.csv"
-ALL_CLASSES = "all"
 FIRST = ("dice", "bdice", "ece", "volume_bias")  # where older scripts look for them
 BY = ("case", "class", "fold")
 

@@ -190,6 +190,14 @@ SPOILERS = {
         "dataset.json: expected `regions_class_order`, a label for each of the 2 regions, found [1, 3]",
     ),
     "gap": (_labels({"background": 0, "w": 2}), "dataset.json: expected labels 0 (background), 1, 2"),
+    "a class called all": (
+        _labels({"background": 0, "all": 1}),
+        "dataset.json: expected names of labels other than all, which is a row of cases.csv, found {",
+    ),
+    "a region called all": (
+        _labels({"background": 0, "all": [1, 2], "core": [1]}, regions_class_order=[2, 1]),
+        "dataset.json: expected names of labels other than all",
+    ),
     "fraction as label": (
         _labels({"background": 0, "w": 1.5}),
         "dataset.json: expected `labels` (name: integer, or the list",
@@ -200,7 +208,7 @@ SPOILERS = {
         lambda w: (w.model / "plans.json").write_text('{"image_reader_writer": "NibabelIOWithReorient"}'),
         "plans.json: predictions made with NibabelIOWithReorient are not supported yet",
     ),
-    "output is a file": (lambda w: None, "Not a directory"),
+    "output is a file": (lambda w: None, "expected a folder, found a file"),
 }
 
 
