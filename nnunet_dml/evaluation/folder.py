@@ -111,6 +111,10 @@ def read_evaluation(folder: Path, name: str = "") -> Evaluation:
         raise InputError(
             problem(folder / CASES, expected=expected, found=f"others in {some(wrong)}", todo=todo)
         )
+    if len(records) != summary.get("cases", len(records)):
+        expected = f"the records of the {summary['cases']} cases in {SUMMARY}"
+        todo = "Evaluate again."
+        raise InputError(problem(folder / CASES, expected=expected, found=f"{len(records)}", todo=todo))
     if not any(r.overall for r in records) and not evaluation.measures:
         raise InputError(problem(folder / CASES, expected="figures in the records", found="none"))
     return evaluation

@@ -202,6 +202,19 @@ def test_folders_that_are_no_evaluations(tmp_path):
         read_evaluations([a, tmp_path / "empty"], ["x", "x"])
 
 
+def test_other_records_than_those_of_the_summary(tmp_path):
+    folder = write_evaluation(tmp_path / "a", cases=3)
+    assert len(read_evaluation(folder).records) == 3
+    write_evaluation(folder, cases=2)
+    with pytest.raises(
+        InputError,
+        match=r"cases: expected the records of the 2 cases in summary\.json, found 3\. Evaluate again",
+    ):
+        read_evaluation(folder)
+    (folder / "cases" / "case002.json").unlink()
+    assert len(read_evaluation(folder).records) == 2
+
+
 def test_names_tell_folders_apart(tmp_path):
     folders = [write_evaluation(tmp_path / name / "evaluation") for name in ("p", "q")]
     assert [it.name for it in read_evaluations(folders)] == ["p/evaluation", "q/evaluation"]
