@@ -129,7 +129,8 @@ def run(args: argparse.Namespace) -> int:
     labelled = {case for part in parts if part & predicted for case in part}
     if found.chosen is not None:
         labelled &= found.chosen
-    if missing := sorted(labelled - predicted):
+    missing = None if found.unknown else sorted(labelled - predicted)
+    if missing:
         lacking = f"{len(missing)} of {len(labelled)} labelled cases have no prediction: {some(missing)}"
         gaps = ["; ".join([*gaps, lacking])]
     notes += gaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +52,9 @@ class Predictions:
     gaps: str = ""
     """Which folds of a model have no predictions and why, in words; empty where all have, or nobody knows."""
     chosen: frozenset[str] | None = None
-    """The validation cases of the folds that were chosen, as far as the splits are there; None where all were."""
+    """The validation cases of the folds that were chosen; None where all were, or nobody knows."""
+    unknown: bool = False
+    """Whether folds were chosen and nobody knows their validation cases."""
 
     @property
     def all_notes(self) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def of_model(folder: Path, dataset_name: str, chosen: Sequence[int] = ()) -> Pre
         raise InputError(
             problem(folder, expected="fold_0, fold_1, …", found="no fold", todo="Train the model first.")
         )
-    splits = _splits(dataset_name)
+    splits, unknown = _splits(dataset_name, chosen)
     notes, lacking, cases = [], [], []
     for fold in folds:
         number = fold.name[5:]
@@ -144,11 +145,16 @@ def of_model(folder: Path, dataset_name: str, chosen: Sequence[int] = ()) -> Pre
         raise InputError(*lacking)
     if (folder / "fold_all").is_dir() and not chosen:
         notes.append("fold_all is left out: it was trained on its validation cases")
+    if unknown:
+        notes.append(f"which cases belong to the folds is not known: {unknown}")
     _check_each_once(cases)
     asked = set(chosen) or {*range(len(splits)), *(int(fold.name[5:]) for fold in folds)}
     gaps = _gaps(folder, sorted(asked - {int(it.fold) for it in cases}))
     theirs = frozenset(case for k in asked if k < len(splits) for case in splits[k].get("val", []))
-    return Predictions(folder, tuple(cases), tuple(notes), gaps, theirs if chosen else None)
+    lost = bool(chosen and unknown)
+    return Predictions(
+        folder, tuple(cases), tuple(notes), gaps, theirs if chosen and not lost else None, unknown=lost
+    )
 
 
 def of_folder(folder: Path) -> Predictions:
@@ -268,14 +274,20 @@ def _check_each_once(cases: list[Prediction]) -> None:
         raise InputError(*twice)
 
 
-def _splits(dataset_name: str) -> list[dict[str, list[str]]]:
-    """nnU-Net's splits, where they can be found: they only tell what is missing."""
+def _splits(dataset_name: str, chosen: Sequence[int]) -> tuple[list[dict[str, list[str]]], str]:
+    """nnU-Net's splits, where they can be found: they only tell what is missing.
+
+    Returns:
+        The splits, and why they do not tell which cases belong to the folds; nothing where they do, or where there are
+        none and no folds were chosen.
+    """
     root = folder_if_there("nnUNet_preprocessed")
-    if root is None:
-        return []
-    path = root / dataset_name / "splits_final.json"
-    if not path.is_file():
-        return []
-    with suppress(InputError):
-        return read_splits(path)
-    return []
+    path = None if root is None else root / dataset_name / "splits_final.json"
+    if path is None or not path.is_file():
+        why = f"there is no {path or 'splits_final.json, as nnUNet_preprocessed names no folder'}"
+        return [], why if chosen else ""
+    try:
+        splits = read_splits(path)
+    except InputError as error:
+        return [], error.problems[0].rstrip(".")
+    return splits, f"{path} has {len(splits)} folds" if max(chosen, default=0) >= len(splits) else ""

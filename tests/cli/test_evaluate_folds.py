@@ -57,10 +57,53 @@ def test_of_chosen_folds_only_these_are_spoken_of(eval_world, five_folds):
     eval_world.run("-f", "0")
     assert {it["case"] for it in eval_world.rows()} == {"a", "b"}
     assert (eval_world.summary()["notes"], eval_world.summary()["not_predicted"]) == ([], [])
+    eval_world.out = eval_world.root / "others"
     eval_world.run("-f", "1", "3")
     assert {it["case"] for it in eval_world.rows()} == {"c", "d"}
     said = "fold 3 is not trained; 2 of 4 labelled cases have no prediction: e, g"
     assert eval_world.summary()["notes"] == ["fold_1 lacks 1 of its validation cases: e", said]
+
+
+def _no_folder(splits, monkeypatch):
+    monkeypatch.delenv("nnUNet_preprocessed")
+    return "there is no splits_final.json, as nnUNet_preprocessed names no folder"
+
+
+def _no_file(splits, monkeypatch):
+    splits.unlink()
+    return f"there is no {splits}"
+
+
+def _damaged(splits, monkeypatch):
+    splits.write_text("[{}]")
+    return f"{splits}: expected nnU-Net's splits, found something else. Restore the file"
+
+
+def _too_few(splits, monkeypatch):
+    splits.write_text("[]")
+    return f"{splits} has 0 folds"
+
+
+@pytest.mark.parametrize("spoil", [_no_folder, _no_file, _damaged, _too_few])
+def test_without_splits_nobody_knows_what_the_chosen_folds_lack(
+    eval_world, five_folds, monkeypatch, capsys, spoil
+):
+    eval_world.npz("b", 0).unlink()
+    splits = eval_world.root / "preprocessed" / "Dataset007_Toy" / "splits_final.json"
+    said = f"which cases belong to the folds is not known: {spoil(splits, monkeypatch)}"
+    eval_world.run("-f", "0")
+    assert f"Note: {said}." in capsys.readouterr().out
+    assert (eval_world.summary()["notes"], eval_world.summary()["not_predicted"]) == ([said], None)
+
+
+def test_damaged_splits_are_noted(eval_world, five_folds):
+    splits = eval_world.root / "preprocessed" / "Dataset007_Toy" / "splits_final.json"
+    splits.write_text("{")
+    eval_world.run()
+    first, second = eval_world.summary()["notes"]
+    assert first.startswith(f"which cases belong to the folds is not known: {splits}: expected JSON, found ")
+    assert second == "4 of 8 labelled cases have no prediction: e, f, g, h"
+    assert eval_world.summary()["not_predicted"] == [*"efgh"]
 
 
 @pytest.mark.parametrize(
