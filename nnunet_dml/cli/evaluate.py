@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="any folder of probabilities: nnU-Net's .npz, or NIfTI maps of fractions, a channel per foreground class",
     )
     parser.add_argument(
-        "-f", dest="folds", nargs="+", metavar="FOLD", help="only these folds of the model (default: all)"
+        "-f",
+        dest="folds",
+        nargs="+",
+        metavar="FOLD",
+        help="only these folds of the model (default: all); an -o with records of others is refused",
     )
     parser.add_argument(
         "-o",
@@ -90,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     from nnunet_dml.cli._outputs import check_apart
     from nnunet_dml.evaluation import predictions, summary, tables
     from nnunet_dml.evaluation.dataset import LABELS, read_dataset
+    from nnunet_dml.evaluation.lock import only_writer
     from nnunet_dml.evaluation.options import Options
     from nnunet_dml.evaluation.run import evaluate
     from nnunet_dml.evaluation.training import training_of
@@ -137,20 +142,27 @@ def run(args: argparse.Namespace) -> int:
     shown = list(notes)
     if args.by == "fold" and args.model is None:
         shown.append("a folder of predictions has no folds")
-    records = evaluate(
-        found.cases, dataset, options, args.output, processes=args.processes, overwrite=args.overwrite
-    )
     evaluated = sorted({it.fold for it in found.cases if it.fold}, key=int)
-    result = {
-        "dataset": dataset.name,
-        "source": str(found.source),
-        **({"training": training_of(found.source, evaluated)} if evaluated else {}),
-        **summary.summarise(records, dataset.foreground, options),
-        "notes": notes,
-        "not_predicted": missing,
-        "options": {**asdict(options), "thresholds": list(options.thresholds)},
-    }
-    summary.write(args.output, records, dataset.foreground, result)
+    with only_writer(args.output):
+        records = evaluate(
+            found.cases,
+            dataset,
+            options,
+            args.output,
+            folds=[str(it) for it in folds],
+            processes=args.processes,
+            overwrite=args.overwrite,
+        )
+        result = {
+            "dataset": dataset.name,
+            "source": str(found.source),
+            **({"training": training_of(found.source, evaluated)} if evaluated else {}),
+            **summary.summarise(records, dataset.foreground, options),
+            "notes": notes,
+            "not_predicted": missing,
+            "options": {**asdict(options), "thresholds": list(options.thresholds)},
+        }
+        summary.write(args.output, records, dataset.foreground, result)
     if args.json:
         print(json.dumps(result, indent=2, ensure_ascii=False))
     elif args.csv:

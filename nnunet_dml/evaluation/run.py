@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -30,16 +31,21 @@ def evaluate(
     options: Options,
     folder: Path,
     *,
+    folds: Collection[str] = (),
     processes: int = 1,
     overwrite: bool = False,
 ) -> list[CaseRecord]:
     """Measure the cases that have no record of the same stamp, and put all records into `folder/cases`.
+
+    Only one process may do so at a time; see `lock.only_writer`.
 
     Args:
         cases: What `predictions.of_model` or `of_folder` found.
         dataset: The raw dataset with the references.
         options: What is measured.
         folder: Of the evaluation; made if there is none. Records of other cases are removed from it.
+        folds: Those that were chosen, none where all are evaluated. Records of others are not removed: they are refused,
+            or left in `folder/unfinished`.
         processes: How many cases are measured at once, each in memory by itself. 1 uses no other process.
         overwrite: Whether cases are measured again although nothing has changed.
 
@@ -48,84 +54,110 @@ def evaluate(
 
     Raises:
         InputError: With every problem of every case. Whole records of the others are kept in `folder/unfinished`.
-            Before anything is measured: cases without a reference, files in `folder/cases` that are no records.
+            Before anything is measured: cases without a reference, files in `folder/cases` that are no records or are
+            those of folds that were not chosen.
     """
     check_references(cases, dataset)
     started = folder / UNFINISHED
-    if overwrite:
-        shutil.rmtree(started, ignore_errors=True)
     for place in (folder, started):
         clear_leftovers(place / CASES)
-    held = {it.case: _held(it, dataset, options, () if overwrite else (started, folder)) for it in cases}
-    gone = _records_of_others(
-        folder, {name for name, record in held.items() if record is not None}, set(held)
-    )
+    known = () if overwrite else cases
+    resumed = _right(known, dataset, options, started)
+    kept = _right([it for it in known if it.case not in resumed], dataset, options, folder)
+    gone = _records_of_others(folder, set(kept), {it.case for it in cases}, folds)
+    if overwrite:
+        for it in cases:
+            _record_file(started, it.case).unlink(missing_ok=True)
     made = [path for path in (folder, started, started / CASES) if not path.exists()]
     work = partial(_measure, dataset=dataset, options=options, folder=started)
     one_thread = partial(torch.set_num_threads, 1)
-    missing = [it for it in cases if held[it.case] is None]
+    missing = [it for it in cases if it.case not in resumed and it.case not in kept]
     try:
         each(work, missing, processes=processes, title="Evaluating", initializer=one_thread)
     except BaseException:
-        for path in reversed(made):
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+        _remove_empty(made)
         raise
     (folder / CASES).mkdir(parents=True, exist_ok=True)
-    for path in sorted((started / CASES).glob("*.json")) if started.is_dir() else ():
-        path.replace(folder / CASES / path.name)
-    shutil.rmtree(started, ignore_errors=True)
+    for it in cases:
+        if it.case in kept:
+            _record_file(started, it.case).unlink(missing_ok=True)
+        else:
+            _record_file(started, it.case).replace(_record_file(folder, it.case))
+    if folds:
+        _remove_empty([started, started / CASES])
+    else:
+        shutil.rmtree(started, ignore_errors=True)
     for path in gone:
         path.unlink(missing_ok=True)
-    records = [held[it.case] or read_record(folder / CASES / f"{it.case}.json") for it in cases]
+    held = resumed | kept
+    records = [held.get(it.case) or read_record(_record_file(folder, it.case)) for it in cases]
     return sorted(records, key=lambda it: (it.fold, it.case))
 
 
-def _held(
-    prediction: Prediction, dataset: RawDataset, options: Options, folders: Sequence[Path]
-) -> CaseRecord | None:
-    """The case's record where it is still right."""
-    for folder in folders:
-        path = folder / CASES / f"{prediction.case}.json"
+def _right(
+    cases: Sequence[Prediction], dataset: RawDataset, options: Options, folder: Path
+) -> dict[str, CaseRecord]:
+    """The records in a folder that are still right, by case."""
+    found = {}
+    for it in cases:
+        path = _record_file(folder, it.case)
         if not path.is_file():
             continue
-        try:
+        with suppress(InputError):  # a damaged record is made anew; a wrong case is named when it is measured
             record = read_record(path)
-            if record.fold == prediction.fold and record.stamp == stamp(prediction, dataset, options):
-                return record
-        except InputError:  # a damaged record is made anew; a wrong case is named when it is measured
-            continue
-    return None
+            if record.fold == it.fold and record.stamp == stamp(it, dataset, options):
+                found[it.case] = record
+    return found
 
 
-def _records_of_others(folder: Path, whole: set[str], names: set[str]) -> list[Path]:
+def _records_of_others(folder: Path, whole: set[str], names: set[str], folds: Collection[str]) -> list[Path]:
     """The records of cases that are not measured now.
 
     Args:
         folder: Of the evaluation.
         whole: Cases whose records were read.
         names: All cases.
+        folds: Those that were chosen; none where all are evaluated.
 
     Raises:
-        InputError: There are other files among them. A damaged record of an evaluation's own case is not meant.
+        InputError: There are other files among them, or records of other folds than those that were chosen. A damaged
+            record of an evaluation's own case is not meant.
     """
     problems: list[str] = []
-    gone: list[Path] = []
+    gone: dict[Path, str] = {}
     for path in sorted((folder / CASES).glob("*.json")):
         if path.stem in whole:
             continue
         try:
-            read_record(path)
+            record = read_record(path)
         except InputError:
             if path.stem not in names or not (folder / SUMMARY).is_file():
                 todo = "Remove it or give another -o."
                 expected, found = "the record of a case", "something else"
                 problems.append(problem(path, expected=expected, found=found, todo=todo))
         else:
-            gone += [] if path.stem in names else [path]
+            if path.stem not in names:
+                gone[path] = record.fold
+    if folds and (others := [fold for fold in gone.values() if fold not in folds]):
+        expected = f"records of fold {', '.join(sorted(folds, key=int))} only"
+        their = sorted({f"fold {it}" if it else "no fold" for it in others})
+        found = f"{len(others)} of {', '.join(their)}, which would be lost"
+        todo = "Give another -o, or remove the folder."
+        problems.append(problem(folder / CASES, expected=expected, found=found, todo=todo))
     if problems:
         raise InputError(*problems)
-    return gone
+    return list(gone)
+
+
+def _record_file(folder: Path, case: str) -> Path:
+    return folder / CASES / f"{case}.json"
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those that are there and empty, the last one first."""
+    for path in reversed(folders):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _measure(prediction: Prediction, dataset: RawDataset, options: Options, folder: Path) -> None:

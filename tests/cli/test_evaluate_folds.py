@@ -106,6 +106,22 @@ def test_damaged_splits_are_noted(eval_world, five_folds):
     assert eval_world.summary()["not_predicted"] == [*"efgh"]
 
 
+def test_records_of_folds_that_are_not_chosen_are_not_removed(eval_world):
+    eval_world.run()
+    before = {it: it.read_bytes() for it in eval_world.out.rglob("*") if it.is_file()}
+    for more in ((), ("--overwrite",), ("--bins", "5")):
+        (line,) = eval_world.refuses_again("-f", "0", *more)
+        assert line == (
+            f"{eval_world.out / 'cases'}: expected records of fold 0 only, found 2 of fold 1, which would be lost. "
+            "Give another -o, or remove the folder."
+        )
+    assert {it: it.read_bytes() for it in eval_world.out.rglob("*") if it.is_file()} == before
+    eval_world.run("-f", "0", "1")
+    eval_world.npz("b", 0).unlink()
+    eval_world.run("-f", "1", "0")
+    assert {row["case"] for row in eval_world.rows()} == {"a", "c", "d"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 from nnunet_dml._checks import InputError
 from nnunet_dml.evaluation import run
+from nnunet_dml.evaluation.folder import read_evaluation
 from nnunet_dml.evaluation.records import read_records
 
 
@@ -106,24 +107,55 @@ def test_a_case_that_moved_to_another_fold(eval_world, measured):
     assert [it.fold for it in read_records(eval_world.out)] == ["0", "1", "1", "1"]
 
 
-def test_a_killed_run_goes_on_where_it_was(eval_world, measured, monkeypatch):
+def kill(world, monkeypatch, last, *more):
+    """A run that is killed before the last case is measured."""
     original = run.evaluate_case
 
     def killed(prediction, *args, **options):
-        if prediction.case == "c":
+        if prediction.case == last:
             raise KeyboardInterrupt
         return original(prediction, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "evaluate_case", killed)
         with pytest.raises(KeyboardInterrupt):
-            eval_world.run()
+            world.run(*more)
+
+
+def test_a_killed_run_goes_on_where_it_was(eval_world, measured, monkeypatch):
+    kill(eval_world, monkeypatch, "c")
     assert [it.name for it in eval_world.out.iterdir()] == ["unfinished"]
     measured.clear()
     eval_world.run()
     assert measured == ["c", "d"]
     assert sorted(it.name for it in eval_world.out.iterdir()) == ["cases", "cases.csv", "summary.json"]
     assert len(read_records(eval_world.out)) == 4
+
+
+def test_of_a_killed_run_only_the_cases_that_are_evaluated_are_taken_over(eval_world, measured, monkeypatch):
+    kill(eval_world, monkeypatch, "d")
+    measured.clear()
+    eval_world.run("-f", "0")
+    assert measured == []
+    assert [it.case for it in read_evaluation(eval_world.out).records] == ["a", "b"]
+    assert [it.name for it in (eval_world.out / run.UNFINISHED).rglob("*.json")] == ["c.json"]
+    eval_world.npz("c", 1).unlink()
+    eval_world.run()
+    assert measured == ["d"]
+    assert [it.case for it in read_evaluation(eval_world.out).records] == ["a", "b", "d"]
+    assert not (eval_world.out / run.UNFINISHED).exists()
+
+
+def test_what_a_killed_run_measured_otherwise_replaces_nothing(eval_world, measured, monkeypatch):
+    eval_world.run()
+    records = {it: it.read_bytes() for it in (eval_world.out / "cases").iterdir()}
+    for more in (("-f", "0", "1"), ()):
+        kill(eval_world, monkeypatch, "c", "--bins", "5")
+        measured.clear()
+        eval_world.run(*more)
+        assert measured == []
+        assert {it: it.read_bytes() for it in (eval_world.out / "cases").iterdir()} == records
+        assert not (eval_world.out / run.UNFINISHED).exists()
 
 
 def test_an_older_result_stays_whole_when_a_case_is_bad(eval_world, measured):
