@@ -80,8 +80,12 @@ def rater_files(raw_folder: Path, case: str, file_ending: str) -> dict[str, Path
     }
 
 
-def own_block(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
+def own_block(dataset_json: Mapping[str, Any], path: str | Path = "dataset.json") -> dict[str, Any]:
     """What `nnunet-dml convert` noted in dataset.json; nothing where it did not.
+
+    Args:
+        dataset_json: What the file holds.
+        path: The file, for the message.
 
     Raises:
         InputError: It is of another kind or format.
@@ -90,25 +94,29 @@ def own_block(dataset_json: Mapping[str, Any]) -> dict[str, Any]:
     found = block.get("format", FORMAT) if isinstance(block, dict) else block
     if not isinstance(block, dict) or type(found) is not int or found != FORMAT:
         expected, todo = f"a block of format {FORMAT}", "Convert the data set again, or update nnunet-dml."
-        where = "nnunet_dml in dataset.json"
+        where = f"nnunet_dml in {path}"
         raise InputError(problem(where, expected=expected, found=f"{found!r:.80}", todo=todo))
     return block
 
 
-def listed_raters(dataset_json: Mapping[str, Any]) -> dict[str, list[str]]:
+def listed_raters(dataset_json: Mapping[str, Any], path: str | Path = "dataset.json") -> dict[str, list[str]]:
     """Each case's raters as `nnunet-dml convert` noted them in dataset.json; empty where it did not.
+
+    Args:
+        dataset_json: What the file holds.
+        path: The file, for the message.
 
     Raises:
         InputError: Something else than names is listed, or see `own_block`.
     """
-    block = own_block(dataset_json)
+    block = own_block(dataset_json, path)
     try:
         listed = {case: list(entry["raters"]) for case, entry in block["cases"].items()}
     except (KeyError, TypeError, AttributeError):
         return {}
     for case, raters in listed.items():
         if not all(isinstance(it, str) for it in raters):
-            where, todo = f"nnunet_dml.cases.{case}.raters in dataset.json", "Convert the data set again."
+            where, todo = f"nnunet_dml.cases.{case}.raters in {path}", "Convert the data set again."
             raise InputError(problem(where, expected="names of raters", found=repr(raters), todo=todo))
     return listed
 

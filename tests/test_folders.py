@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nnunet_dml._checks import InputError
@@ -101,10 +103,16 @@ def test_where_no_raters_are_listed_those_found_are_taken(tmp_path, dataset_json
 
 @pytest.mark.parametrize("block", [3, [1], None, {"format": 99}, {"format": True}, {"format": "1"}])
 def test_a_block_of_another_kind_or_format_is_refused(block):
-    with pytest.raises(
-        InputError, match=r"^nnunet_dml in dataset\.json: expected a block of format 1, found "
-    ):
-        listed_raters({"nnunet_dml": block})
+    words = r"^nnunet_dml in raw/dataset\.json: expected a block of format 1, found "
+    with pytest.raises(InputError, match=words):
+        listed_raters({"nnunet_dml": block}, Path("raw/dataset.json"))
+
+
+def test_raters_that_are_no_names_are_refused():
+    described = {"nnunet_dml": {"cases": {"a": {"raters": [1]}}}}
+    words = r"^nnunet_dml\.cases\.a\.raters in raw/dataset\.json: expected names of raters, found \[1\]"
+    with pytest.raises(InputError, match=words):
+        listed_raters(described, Path("raw/dataset.json"))
 
 
 def test_what_makes_a_data_set_is_said(root, monkeypatch):

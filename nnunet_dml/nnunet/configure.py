@@ -151,7 +151,8 @@ def _check_against_labels(plans: dict[str, Any], dataset_json: Path, *, where: s
             layout = TargetLayout.of(PlansManager(plans).get_label_manager(content))
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return  # plans or labels that nnU-Net refuses at the training's start, with its own words
-    check_against_labels(options, resolve_source(options.labels.source, content), layout, where=where)
+    source = resolve_source(options.labels.source, content, dataset_json)
+    check_against_labels(options, source, layout, where=where)
 
 
 def _without_other_teacher(own: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def check_plans(subject: Subject, trainer_class: type[nnUNetTrainer]) -> tuple[s
     """The options in all plans files.
 
     Returns:
-        The source of labels of the plans under examination, None where their options are bad; and the findings.
+        The source of labels of the plans under examination, None where these or dataset.json are bad; and the findings.
     """
     examined: str | None = None
     found = []
@@ -119,7 +119,13 @@ def check_plans(subject: Subject, trainer_class: type[nnUNetTrainer]) -> tuple[s
         except InputError as error:
             found += wrong(name, error)
             continue
-        source = soft_maps.resolve_source(options.labels.source, subject.described)
+        try:
+            source = soft_maps.resolve_source(
+                options.labels.source, subject.described, subject.preprocessed / "dataset.json"
+            )
+        except InputError as error:  # the same for all plans
+            found += [line for line in wrong("dataset.json", error) if line not in found]
+            continue
         if this:
             examined = source if soft else "hard"
         if not this and KEY not in content:

@@ -89,7 +89,7 @@ def read_labels(path: Path, plans: PlansManager) -> tuple[LabelManager, str, dic
     if labels.all_labels != list(range(len(labels.all_labels))):
         found = ", ".join(map(str, labels.all_labels))
         raise InputError(problem(path, expected="labels 0, 1, 2, …", found=found, todo="Renumber them."))
-    return labels, ending_of_dataset(content, path), listed_raters(content)
+    return labels, ending_of_dataset(content, path), listed_raters(content, path)
 
 
 def default_fusions(dataset: str) -> tuple[str, ...]:

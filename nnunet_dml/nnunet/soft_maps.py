@@ -33,11 +33,20 @@ def folder(preprocessed: str | Path, data_identifier: str, fusion: str) -> Path:
     return Path(preprocessed) / f"{data_identifier}_soft" / fusion
 
 
-def resolve_source(source: str, dataset_json: Mapping[str, Any]) -> str:
-    """What `labels.source=auto` means for a data set: the default fusion where it has raters, else hard labels."""
+def resolve_source(source: str, dataset_json: Mapping[str, Any], path: str | Path = "dataset.json") -> str:
+    """What `labels.source=auto` means for a data set: the default fusion where it has raters, else hard labels.
+
+    Args:
+        source: As the options have it.
+        dataset_json: What the data set's dataset.json holds.
+        path: That file, for the message.
+
+    Raises:
+        InputError: See `own_block`.
+    """
     if source != "auto":
         return source
-    return DEFAULT_FUSION if own_block(dataset_json).get("raters") else "hard"
+    return DEFAULT_FUSION if own_block(dataset_json, path).get("raters") else "hard"
 
 
 def command_for(dataset: str, plans_name: str, configuration: str, fusion: str) -> str:
@@ -198,10 +207,11 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     """
     name, fusion = trainer.plans_manager.dataset_name, trainer.source
     raw = folder_if_there("nnUNet_raw")
-    described = trainer.dataset_json
+    described, where = trainer.dataset_json, Path(trainer.preprocessed_dataset_folder_base) / "dataset.json"
     if raw is not None and (raw / name / "dataset.json").is_file():
-        described = read_json(raw / name / "dataset.json")  # that in nnUNet_preprocessed may be older
-    listed = listed_raters(described)
+        where = raw / name / "dataset.json"  # that in nnUNet_preprocessed may be older
+        described = read_json(where)
+    listed = listed_raters(described, where)
     redo = stock_command_for(name, trainer.plans_manager.plans_name, trainer.configuration_name)
     stock = stock_dataset(trainer.preprocessed_dataset_folder, redo=redo)
     voxels, fractional, bad = 0, 0.0, []

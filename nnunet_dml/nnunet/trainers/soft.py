@@ -42,7 +42,8 @@ class SoftLabelTrainer(nnUNetTrainerConfigured):
         """As upstream's; refuses options that do not fit the data set."""
         with clean_refusal():
             asked = self._read_options(plans).labels.source
-            self.source = soft_maps.resolve_source(asked, dataset_json)
+            where = f"dataset.json of {plans.get('dataset_name')}"
+            self.source = soft_maps.resolve_source(asked, dataset_json, where)
         self.source_was_chosen = asked != "auto"
         # what `auto` means is saved with the model, and a resumed training must mean the same
         plans[KEY] = merge(plans.get(KEY, {}), {"labels": {"source": self.source}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -45,6 +46,21 @@ def test_plans_for_another_trainer_are_not_judged_by_this_one(world):
     assert not said(look())
     assert "loss.alpha is read with loss.overlap=ctl only" in "\n".join(said(look(plans_name="tversky")))
     assert not said(look(plans_name="tversky", trainer_name="nnUNetTrainerCTL"))
+
+
+def test_a_copy_of_dataset_json_of_another_format_is_one_line(world):
+    world.plans("other", labels={"source": "auto"})
+    path = world.preprocessed / "dataset.json"
+    path.write_text(json.dumps({**world.described, "nnunet_dml": {"format": 2}}))
+    report = look()
+    lines = [line for line in said(report) if "block of format" in line]
+    assert lines == [
+        f"dataset.json: nnunet_dml in {path}: expected a block of format 1, found 2. "
+        "Convert the data set again, or update nnunet-dml."
+    ]
+    assert "raters: 4 cases with 3 raters" in said(report, "ok")
+    world.plans("explicit", labels={"source": "uniform"})
+    assert look(plans_name="explicit").steps
 
 
 def test_what_the_trainer_refuses_is_named(world):
