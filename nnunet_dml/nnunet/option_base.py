@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
@@ -15,11 +16,26 @@ class OptionGroup(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _numbers_are_meant(cls, value: Any, info: ValidationInfo) -> Any:
+    def _truth_values_are_no_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
         default = cls.model_fields[info.field_name].default
-        if isinstance(value, bool) and not isinstance(default, bool):  # which Pydantic takes for 0 or 1
+        if isinstance(default, bool | OptionGroup):
+            return value
+        if any(isinstance(it, bool) for it in _parts(value)):  # which Pydantic takes for 0 or 1
             raise PydanticCustomError("truth_value", "Input should not be true or false")
-        if isinstance(value, int) and abs(value) >= 2**31:
-            raise PydanticCustomError("huge_number", "Input should be below 2³¹")
         return value
+
+    @field_validator("*")
+    @classmethod
+    def _numbers_are_not_huge(cls, value: Any) -> Any:
+        """However they are written: 3e9 and "3000000000" are integers, too."""
+        if any(isinstance(it, int | float) and abs(it) >= 2**31 for it in _parts(value)):
+            raise PydanticCustomError("huge_number", "Input should be within ±2³¹")
+        return value
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What a list or a mapping holds, else the value."""
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else (value,)

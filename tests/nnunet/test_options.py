@@ -81,6 +81,34 @@ def test_options_that_cannot_train_are_refused(groups):
         validate(groups, where="plans p")
 
 
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"training": {"iterations": 3e9}},
+        {"training": {"epochs": "1" + 400 * "0"}},
+        {"labels": {"neighbourhood": 2147483649.0}},
+        {"teacher": {"folds": [10**400]}},
+        {"teacher": {"bandwidth": 10**9 * 10}},
+        {"loss": {"weight_ce": 1e300}},
+        {"loss": {"class_weights": [1, "3e9"]}},
+        {"loss": {"reduction": {"batch": 2**31}}},
+    ],
+)
+def test_no_number_is_huge_whatever_it_is_written_as(groups):
+    ((name, group),) = groups.items()
+    (option,) = group
+    with pytest.raises(InputError, match=rf"bad value .* of {name}\.{option}.*within ±2³¹\.") as error:
+        validate(groups, where="plans p")
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize("option", [{"class_weights": [True, 2]}, {"reduction": {"batch": True}}])
+def test_truth_values_are_no_numbers_in_lists_either(option):
+    (name,) = option
+    with pytest.raises(InputError, match=rf"of loss\.{name}\. Input should not be true or false"):
+        validate({"loss": option}, where="plans p")
+
+
 def test_later_groups_win_and_inputs_stay():
     first = {"loss": {"overlap": "jml", "gamma": 2.0}}
     assert merge(first, {"loss": {"overlap": "dml"}}) == {"loss": {"overlap": "dml", "gamma": 2.0}}
