@@ -40,8 +40,10 @@ def read_json(path: Path, *, todo: str = "") -> dict[str, Any]:
 def read_splits(path: Path) -> list[dict[str, list[str]]]:
     """The folds in a `splits_final.json` of nnU-Net's, each with its cases under `train` and `val`.
 
+    One that only validates may have no training cases; see `not_trainable`.
+
     Raises:
-        InputError: The file is missing, cannot be read or holds something else; a fold has nothing to train on.
+        InputError: The file is missing, cannot be read or holds something else.
     """
     todo = "Restore the file."
     content = _read_any_json(path, todo)
@@ -49,11 +51,17 @@ def read_splits(path: Path) -> list[dict[str, list[str]]]:
         splits = [{side: fold[side] for side in ("train", "val")} for fold in content]
         if all(
             isinstance(it, list) and set(map(type, it)) <= {str} for fold in splits for it in fold.values()
-        ) and all(fold["train"] for fold in splits):
+        ):
             return splits
     except (KeyError, TypeError):
         pass
     raise InputError(problem(path, expected="nnU-Net's splits", found="something else", todo=todo))
+
+
+def not_trainable(path: Path, *folds: int | str) -> str:
+    """The line on folds of a `splits_final.json` that are to be trained and have no training cases."""
+    expected = f"training cases in fold {', '.join(map(str, folds))}"
+    return problem(path, expected=expected, found="none", todo="Choose a fold that has some.")
 
 
 def _read_any_json(path: Path, todo: str) -> Any:
@@ -84,10 +92,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         InputError: There is something else of that name: a folder, a device, a pipe.
     """
     path = Path(path)
-    if path.exists() and not path.is_file():
-        raise InputError(
-            problem(path, expected="a file, or nothing yet", found="something else under that name")
-        )
+    _refuse_all_but_files(path)
     try:
         handle, name = tempfile.mkstemp(prefix=_prefix(), suffix="-" + path.name, dir=path.parent)
     except OSError as error:
@@ -151,33 +156,42 @@ def atomic_folder(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
 def atomic_files(folder: str | Path) -> Iterator[Path]:
     """Yield a temporary folder; if the block succeeds its files move into `folder`, which may hold others.
 
+    What processes left there that were killed at this goes; see `clear_leftovers`.
+
     Args:
         folder: Where to; made, with its parents, where it is not there.
+
+    Raises:
+        InputError: There is something else than a file under the name of one of them; then none has moved.
     """
     folder = Path(folder)
+    clear_leftovers(folder.parent, folder.name)
     if not folder.is_dir():
         with atomic_folder(folder) as temporary:
             yield temporary
         return
+    clear_leftovers(folder, "files")
     with tempfile.TemporaryDirectory(prefix=_prefix(), suffix="-files", dir=folder) as name:
         try:
             yield Path(name)
+            made = sorted(Path(name).iterdir())
+            _refuse_all_but_files(*(folder / it.name for it in made))
+            for path in made:
+                path.replace(folder / path.name)
         except OSError as error:
             _name(error, Path(name), folder)
             raise
-        for path in Path(name).iterdir():
-            path.replace(folder / path.name)
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Clear up after processes of this machine that were killed in `atomic_file` or `atomic_folder`.
+    """Clear up after processes of this machine that were killed in `atomic_file`, `atomic_folder` or `atomic_files`.
 
     What was half made is removed; a folder that was put aside comes back unless there is a new one in its place.
     What belongs to running processes or to other machines stays.
 
     Args:
         folder: Where to look; it need not exist.
-        name: The file or folder that was to be made; None takes all in `folder`.
+        name: The file or folder that was to be made, `files` for those of `atomic_files`; None takes all in `folder`.
     """
     for leftover in sorted(folder.iterdir()) if folder.is_dir() else ():
         match = _LEFTOVER.fullmatch(leftover.name)
@@ -195,6 +209,31 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
                 leftover.unlink()
 
 
+def check_can_write(where: str, folder: Path) -> None:
+    """Check before the work that files can be written into a folder, which is made where it is not there.
+
+    Args:
+        where: The option and the folder, for the message.
+        folder: Nothing is left in it.
+
+    Raises:
+        InputError: It or the nearest parent that is there is a file or cannot be written to, or there is none.
+    """
+    existing = next((it for it in (folder, *folder.absolute().parents) if it.exists()), None)
+    if existing is None:
+        expected, todo = "a folder, or a parent that is there to make it in", "Give another path."
+        raise InputError(problem(where, expected=expected, found="none", todo=todo))
+    if not existing.is_dir():
+        found = "a file" if existing == folder else f"a file {existing}"
+        raise InputError(problem(where, expected="a folder", found=found, todo="Give another path."))
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        found = error.strerror or str(error)
+        raise InputError(problem(where, expected="a folder that can be written", found=found)) from None
+
+
 def _prefix() -> str:
     return f".tmp-{_MACHINE}-{os.getpid()}-"
 
@@ -203,6 +242,12 @@ def _name(error: OSError, temporary: Path, path: Path) -> None:
     """Name a file in a temporary folder as the user will know it."""
     if isinstance(error.filename, str) and Path(error.filename).is_relative_to(temporary):
         error.filename = str(path / Path(error.filename).relative_to(temporary))
+
+
+def _refuse_all_but_files(*paths: Path) -> None:
+    expected, found = "a file, or nothing yet", "something else under that name"
+    if taken := [it for it in paths if it.exists() and not it.is_file()]:
+        raise InputError(*(problem(it, expected=expected, found=found) for it in taken))
 
 
 def _refuse_existing(path: Path, replace: bool) -> None:

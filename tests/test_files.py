@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,18 +12,30 @@ from pathlib import Path
 import pytest
 
 from nnunet_dml._checks import InputError
-from nnunet_dml._files import atomic_file, atomic_files, atomic_folder, clear_leftovers, read_json
+from nnunet_dml._files import (
+    atomic_file,
+    atomic_files,
+    atomic_folder,
+    check_can_write,
+    clear_leftovers,
+    read_json,
+    read_splits,
+)
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from nnunet_dml._files import atomic_file, atomic_folder
+from nnunet_dml._files import atomic_file, atomic_files, atomic_folder
 
 folder, what = Path(sys.argv[1]), sys.argv[2]
 kill = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 if what == "file":
     with atomic_file(folder / "map.b2nd") as path:
         path.write_text("half")
+        kill()
+if what == "files":
+    with atomic_files(folder / "figures") as path:
+        (path / "a").write_text("half")
         kill()
 with atomic_folder(folder / "Dataset501_Test", replace=True) as path:
     (path / "new").touch()
@@ -35,10 +48,10 @@ with atomic_folder(folder / "Dataset501_Test", replace=True) as path:
 
 def killed(folder, what):
     """A process that is killed in the middle of writing to a folder; returns what it left behind."""
-    before = set(folder.iterdir())
+    before = set(folder.rglob(".*"))
     root = Path(__file__).resolve().parent.parent
     subprocess.run([sys.executable, "-c", KILLED, folder, what], cwd=root, check=False)
-    left = set(folder.iterdir()) - before
+    left = set(folder.rglob(".*")) - before
     assert left
     return left
 
@@ -58,6 +71,17 @@ def test_leftovers_of_a_killed_process_go(tmp_path, old):
     assert [path.name.endswith("-map.b2nd") for path in left if path.exists()] == [True]
     clear_leftovers(tmp_path)
     assert list(tmp_path.iterdir()) == [old]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_leftovers_of_killed_files_go_with_the_next_ones(tmp_path, there):
+    folder = tmp_path / "figures"
+    if there:
+        folder.mkdir()
+    killed(tmp_path, "files")
+    with atomic_files(folder) as new:
+        (new / "a").touch()
+    assert sorted(tmp_path.rglob("*")) == [folder, folder / "a"]
 
 
 def test_a_pipe_or_folder_is_not_replaced_by_a_file(tmp_path):
@@ -168,6 +192,58 @@ def test_files_that_come_into_a_folder_come_together_or_not_at_all(tmp_path, the
     assert {it.name: it.read_text() for it in folder.iterdir()} == {"a": "new"} | (
         {"mine": "old"} if there else {}
     )
+
+
+def test_no_file_comes_where_one_of_them_cannot(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a").write_text("old")
+    before = sorted(tmp_path.rglob("*"))
+
+    def over_a_folder():
+        with atomic_files(tmp_path) as new:
+            for name in "abc":
+                (new / name).write_text("new")
+
+    with pytest.raises(InputError, match=rf"^{tmp_path}/b: expected a file, or nothing yet") as caught:
+        over_a_folder()
+    assert len(caught.value.problems) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_file_that_cannot_be_moved_is_named_as_the_user_knows_it(tmp_path, monkeypatch):
+    def fails(self, target):
+        raise PermissionError(13, "Permission denied", str(self), None, str(target))
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(PermissionError) as raised, atomic_files(tmp_path) as new:
+        (new / "a").touch()
+    assert raised.value.filename == str(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("exists", "words"),
+    [
+        (lambda path: False, r"expected a folder, or a parent that is there .*, found none\. Give"),
+        (Path.exists, r"expected a folder, found a file .*/file\. Give another path\."),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, monkeypatch, exists, words):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(Path, "exists", exists)  # nowhere: a drive that is not there
+    with pytest.raises(InputError, match=rf"^-o out: {words}"):
+        check_can_write("-o out", tmp_path / "file" / "out")
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    check_can_write("-o out", Path("new/out"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def test_a_fold_without_training_cases_leaves_the_others_usable(tmp_path):
+    folds = [{"train": ["a"], "val": ["b"]}, {"train": [], "val": ["a", "b"]}]
+    path = tmp_path / "splits_final.json"
+    path.write_text(json.dumps(folds))
+    assert read_splits(path) == folds
 
 
 def test_an_error_of_words_alone_keeps_them(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import read_json, read_splits
+from nnunet_dml._files import not_trainable, read_json, read_splits
 from nnunet_dml._folders import environment_folder
 from nnunet_dml.benchmark.cells import Place, call, is_done, telling_line
 from nnunet_dml.benchmark.grid_parts import Dataset
@@ -103,7 +103,7 @@ def prepare(cells: Sequence[Cell], place: Place, data: Path) -> None:
 
 
 def check_data(cells: Sequence[Cell]) -> None:
-    """Refuse a grid whose data are not preprocessed, or have fewer folds.
+    """Refuse a grid whose data are not preprocessed, have fewer folds, or none to train in one.
 
     Raises:
         InputError: One line per data set, with the commands or folds that are missing.
@@ -119,12 +119,16 @@ def check_data(cells: Sequence[Cell]) -> None:
             found = "none, or a part of it"
             problems.append(problem(_preprocessed(dataset), expected=expected, found=found, todo=todo))
             continue
-        splits = _preprocessed(dataset) / "splits_final.json"
-        there = range(len(read_splits(splits)) if splits.is_file() else 5)  # as many as nnU-Net makes
-        if beyond := sorted({it.fold for it in cells if it.dataset == dataset} - {*there}):
+        path = _preprocessed(dataset) / "splits_final.json"
+        splits = read_splits(path) if path.is_file() else None
+        there = range(5 if splits is None else len(splits))  # as many as nnU-Net makes
+        wanted = sorted({it.fold for it in cells if it.dataset == dataset})
+        if splits and (empty := [fold for fold in wanted if fold in there and not splits[fold]["train"]]):
+            problems.append(not_trainable(path, *empty))
+        if beyond := [fold for fold in wanted if fold not in there]:
             expected = f"fold {', '.join(map(str, beyond))} of {dataset.folder_name}"
             found, todo = ", ".join(map(str, there)) or "none", "Change `folds` of the grid, or split anew."
-            problems.append(problem(splits, expected=expected, found=found, todo=todo))
+            problems.append(problem(path, expected=expected, found=found, todo=todo))
     if problems:
         raise InputError(*problems)
 
@@ -229,7 +233,7 @@ def _sources(dataset: Dataset, cells: Sequence[Cell]) -> list[str]:
         if cell.dataset == dataset and "labels" in getattr(trainer, "option_groups", ()):
             default = trainer.default_options.get("labels", {}).get("source", "auto")  # type: ignore[attr-defined]
             asked = str(cell.options.get("labels.source", default))
-            found.append(soft_maps.resolve_source(asked, content))
+            found.append(soft_maps.resolve_source(asked, content, described))
     return [it for it in dict.fromkeys(found) if it != "hard"]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from nnunet_dml._checks import InputError, problem
+from nnunet_dml._files import check_can_write
 
 
 def check_file(option: str, path: Path, *endings: str) -> None:
@@ -29,21 +29,16 @@ def check_file(option: str, path: Path, *endings: str) -> None:
     if not path.parent.is_dir():
         todo = "Make it or give another path."
         raise InputError(problem(where, expected=f"a folder {path.parent}", found="none", todo=todo))
-    _check_writable(where, path.parent)
+    check_can_write(where, path.parent)
 
 
 def check_folder(option: str, path: Path) -> None:
     """Check that files can be written into a folder, which is made where it is not there.
 
     Raises:
-        InputError: It or the nearest parent that is there is a file, or cannot be written to.
+        InputError: See `check_can_write`.
     """
-    where = f"{option} {path}"
-    existing = next(it for it in (path, *path.absolute().parents) if it.exists())
-    if not existing.is_dir():
-        found = "a file" if existing == path else f"a file {existing}"
-        raise InputError(problem(where, expected="a folder", found=found, todo="Give another path."))
-    _check_writable(where, existing)
+    check_can_write(f"{option} {path}", path)
 
 
 def check_apart(option: str, path: Path, folder: Path, *names: str) -> None:
@@ -58,8 +53,9 @@ def check_apart(option: str, path: Path, folder: Path, *names: str) -> None:
     Raises:
         InputError: It is the folder, or lies in it under one of these names.
     """
-    whole, read = path.resolve(), folder.resolve()
-    if whole == read or any(whole.is_relative_to(read / name) for name in names or ("",)):
+    whole = path.resolve()
+    inside = [folder / name for name in names or ("",)]
+    if _same(whole, folder) or any(_same(it, taken) for it in (whole, *whole.parents) for taken in inside):
         expected, found = f"another place than what is read in {folder}", "one there"
         raise InputError(
             problem(f"{option} {path}", expected=expected, found=found, todo="Give another path.")
@@ -76,10 +72,6 @@ def check_apart_from_evaluations(option: str, path: Path, folders: Iterable[Path
         check_apart(option, path, folder, CASES, CASES_CSV, SUMMARY, UNFINISHED)
 
 
-def _check_writable(where: str, folder: Path) -> None:
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        found = error.strerror or str(error)
-        raise InputError(problem(where, expected="a folder that can be written", found=found)) from None
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one place; what is there may have several spellings, of either case."""
+    return one == other.resolve() or (one.exists() and other.exists() and one.samefile(other))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import atomic_file, atomic_folder, read_json
+from nnunet_dml._files import atomic_file, atomic_folder, check_can_write, read_json
 from nnunet_dml.evaluation.rater_masks import Raters
 from nnunet_dml.evaluation.raters import CaseAgreement, Tables
 from nnunet_dml.evaluation.summary import versions
@@ -196,13 +195,7 @@ def check_output(folder: Path) -> None:
     if taken and not ours:
         expected, found = "an empty folder or one of an earlier run of `nnunet-dml raters`", some(taken)
         raise InputError(problem(f"-o {folder}", expected=expected, found=found, todo="Give another -o."))
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        expected, found = "a folder that can be written", error.strerror or str(error)
-        raise InputError(problem(f"-o {folder}", expected=expected, found=found)) from None
+    check_can_write(f"-o {folder}", folder)
 
 
 def write(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ import torch
 
 from nnunet_dml import __version__
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file, read_json
+from nnunet_dml._files import atomic_file, check_can_write, read_json
 from nnunet_dml.evaluation.definitions import DEFINITIONS
 from nnunet_dml.evaluation.figures import OVERALL, PER_CLASS
 from nnunet_dml.evaluation.options import Options
@@ -191,18 +190,7 @@ def check_writable(folder: Path) -> None:
         raise InputError(
             *(problem(it, expected="a file or none", found="a folder", todo=todo) for it in taken)
         )
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise InputError(
-            problem(
-                f"-o {folder}", expected="a folder that can be written", found=error.strerror or str(error)
-            )
-        ) from None
+    check_can_write(f"-o {folder}", folder)
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from tqdm import tqdm
 
 from nnunet_dml._checks import InputError, problem, some
-from nnunet_dml._files import atomic_file, clear_leftovers
+from nnunet_dml._files import atomic_file, clear_leftovers, not_trainable
 from nnunet_dml.labels.storage import open_soft_map, save_soft_map
 from nnunet_dml.metrics import ece_from_counts
 from nnunet_dml.nnunet import soft_maps
@@ -69,17 +69,18 @@ def teach(
         the teacher's pooled ECE on the training cases, `ece` before and `ece_calibrated` after.
 
     Raises:
-        InputError: Something is missing, or a teacher does not fit or has seen the student's validation cases.
+        InputError: Something is missing, a fold has no training cases, or a teacher does not fit or has seen the student's validation cases.
     """
     student = Student.read(dataset, plans_name, configuration)
     wanted = list(range(len(student.splits))) if folds is None else list(folds)
+    path = student.preprocessed / "splits_final.json"
     unknown = [fold for fold in wanted if fold != "all" and not 0 <= int(fold) < len(student.splits)]
     if unknown:
         found = ", ".join(map(str, unknown))
-        expected = (
-            f"folds 0 to {len(student.splits) - 1} of {student.preprocessed / 'splits_final.json'}, or all"
-        )
+        expected = f"folds 0 to {len(student.splits) - 1} of {path}, or all"
         raise InputError(problem("-f", expected=expected, found=found))
+    if empty := [fold for fold in wanted if not student.cases(fold)[0]]:
+        raise InputError(not_trainable(path, *empty))
     assert options.model is not None
     model, teachers = locate(options.model, configuration), {}
     files = get_filenames_of_train_images_and_targets(str(student.raw), dict(student.dataset_json))

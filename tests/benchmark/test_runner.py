@@ -247,6 +247,20 @@ def test_folds_that_the_splits_lack_are_refused(world, count, found):
     )
 
 
+def test_a_fold_without_training_cases_is_refused_where_it_is_to_be_trained(world):
+    """As for an external validation; nnU-Net would end in a traceback."""
+    folds = [{"train": ["a"], "val": ["b"]}, {"train": [], "val": ["a", "b"]}]
+    (world.made / "splits_final.json").write_text(json.dumps(folds))
+    where = world.made / "splits_final.json"
+    with pytest.raises(InputError) as caught:
+        check_data(grid_of(world)[1])
+    assert caught.value.problems == (
+        f"{where}: expected training cases in fold 1, found none. Choose a fold that has some.",
+    )
+    world.grid.write_text(world.grid.read_text().replace("folds: [0, 1]", "folds: [0]"))
+    check_data(grid_of(world)[1])
+
+
 def test_what_a_log_has_to_say(tmp_path):
     log = tmp_path / "log.txt"
     log.write_text(

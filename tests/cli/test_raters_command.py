@@ -173,7 +173,7 @@ def test_what_is_somebody_elses_is_not_replaced(world, out, capsys, name):
 
 def test_an_output_that_cannot_be_written(world, tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    assert "expected a folder that can be written" in refused(capsys, "-d", "7", "-o", tmp_path / "file")
+    assert "expected a folder, found a file" in refused(capsys, "-d", "7", "-o", tmp_path / "file")
     if os.geteuid() != 0:  # root may write everywhere
         (tmp_path / "locked").mkdir(mode=0o500)
         assert "expected a folder that can be written" in refused(

@@ -336,6 +336,19 @@ class TestRefusals:
         assert "Traceback" not in message
         assert not maps_of(world, "refused").exists()
 
+    def test_a_fold_without_training_cases(self, world, capsys):
+        splits = world.preprocessed / world.dataset(970) / "splits_final.json"
+        before = splits.read_text()
+        first, *others = json.loads(before)
+        splits.write_text(json.dumps([{"train": [], "val": first["val"]}, *others]))
+        try:
+            teach(world, name="empty", status=2)
+        finally:
+            splits.write_text(before)
+        message = "splits_final.json: expected training cases in fold 0, found none."
+        assert message in capsys.readouterr().err
+        assert not maps_of(world, "empty").exists()
+
     def test_an_image_is_gone(self, world, capsys):
         image = world.raw / world.dataset(970) / "imagesTr" / "case3_0000.nii.gz"
         hidden = image.with_name("hidden")

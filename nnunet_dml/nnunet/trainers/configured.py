@@ -15,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 
 from nnunet_dml._checks import InputError, problem
-from nnunet_dml._files import atomic_file, clear_leftovers
+from nnunet_dml._files import atomic_file, clear_leftovers, not_trainable
 from nnunet_dml.nnunet import bfloat16, checkpoints, plan_changes, segmentation_models
 from nnunet_dml.nnunet.option_groups import Options
 from nnunet_dml.nnunet.options import KEY, complete, validate
@@ -124,6 +124,15 @@ class nnUNetTrainerConfigured(nnUNetTrainer):
             for option in {"momentum", "nesterov"} & training.model_fields_set:
                 group[option] = getattr(training, option)
         return optimizer, schedule
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        """As upstream's; a fold without training cases is refused."""
+        train, val = super().get_tr_and_val_datasets()
+        with clean_refusal():
+            if not train.identifiers:
+                path = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+                raise InputError(not_trainable(path, self.fold))
+        return train, val
 
     def on_train_start(self) -> None:
         """As upstream's; a network that has pretrained weights gets them before its first step."""
