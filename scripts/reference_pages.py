@@ -36,7 +36,8 @@ def cli_page() -> list[str]:
         "# Commands",
         "",
         "Made of the code that parses the arguments. Every command has `--help`; `nnunet-dml train` hands all its "
-        "arguments to `nnUNetv2_train`. The exit status is 0, or 2 for bad input, with a line per problem.",
+        "arguments to `nnUNetv2_train`. The exit status is 0, or 2 for bad input, with a line per problem; 130 after an interruption; 2 of `doctor` "
+        "where anything is wrong, 1 of `benchmark run` where a training failed, nnU-Net's own of `train`.",
     ]
     for parser, said, depth in commands(build_parser()):
         lines += ["", f"{'#' * (depth + 1)} {parser.prog}", "", _text(said), ""]
@@ -170,7 +171,15 @@ def measures_page() -> list[str]:
         better = {"zero": "near 0"}.get(measure.better, measure.better)
         cells = (measure.title, measure.unit, better, measure.definition)
         lines.append(f"| {_code(measure.name)} | " + " | ".join(map(_text, cells)) + " |")
-    return lines
+    return [
+        *lines,
+        "",
+        "## Pooled",
+        "",
+        "The means over cases of calibration errors hide where cases err in opposite directions, and grow with few voxels in a bin. "
+        "`…_pooled` are the same errors of all cases' voxels together, in `mean` of `summary.json`: `ece_pooled`, "
+        "`foreground_ece_pooled`, `boundary_ece_pooled`, and with `soft_` before the name those against the raters' mean.",
+    ]
 
 
 def _code(text: str) -> str:

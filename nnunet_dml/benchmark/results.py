@@ -14,6 +14,7 @@ from nnunet_dml._checks import InputError, problem, some
 from nnunet_dml.benchmark.cells import Place, call, is_done, model_folder, telling_line
 from nnunet_dml.benchmark.training import Cell
 from nnunet_dml.evaluation.folder import Evaluation, read_evaluation
+from nnunet_dml.evaluation.records import read_records
 
 Found = dict[tuple[str, str], list[Evaluation]]
 
@@ -55,6 +56,7 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
             "-f",
             *(str(it.fold) for it in models[model]),
         ]
+        _forget_other_folds(folder, {str(it.fold) for it in models[model]})
         log = place.log(f"evaluate {model}")
         log.unlink(missing_ok=True)
         if status := call([[*command, "-o", str(folder), "-np", str(processes)]], log):
@@ -70,6 +72,16 @@ def evaluations(name: str, cells: Sequence[Cell], *, processes: int) -> tuple[Fo
     if missing := [it.name for it in cells if not is_done(it)]:
         notes.insert(0, f"Not trained: {some(missing)}.")
     return found, notes
+
+
+def _forget_other_folds(folder: Path, folds: set[str]) -> None:
+    """Remove the evaluation of a grid that had more folds, which `evaluate -f` would not."""
+    try:
+        found = {it.fold for it in read_records(folder)}
+    except InputError:  # none yet, or damaged: `evaluate` has its own words for it
+        return
+    if found - folds:
+        shutil.rmtree(folder)
 
 
 def _view(place: Place, done: Sequence[Cell]) -> Path:

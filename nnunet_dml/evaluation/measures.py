@@ -88,17 +88,22 @@ _OVER_ALL = [
     _calibration(
         "foreground_ece",
         "ECE per image, foreground",
-        "ECE of the voxels in and near prediction or reference",
+        "ECE of the voxels at most 5 voxels (along each axis) from what prediction, label or a rater marks",
     ),
     _calibration(
         "boundary_ece",
         "ECE per image, boundary (BECE)",
-        "ECE of the voxels at the boundaries of the labels",
+        "ECE of the voxels that have another label in their neighbourhood (3 voxels wide, `--boundary`)",
     ),
     _calibration(
         "boundary_sce", "SCE, boundary (BSCE)", "static calibration error of the boundaries' voxels"
     ),
-    _calibration("brier", "Brier score", "mean over voxels of Σ_c (p_c − y_c)²", unit=""),
+    _calibration(
+        "brier",
+        "Brier score",
+        "mean over voxels of Σ_c (p_c − y_c)²; times 100 in the table that `evaluate` prints",
+        unit="",
+    ),
     _calibration(
         "nll",
         "Negative log-likelihood",
@@ -228,7 +233,7 @@ MEASURES: dict[str, Measure] = {
             "Volume",
             "",
             "ml",
-            "sum of the probabilities; a 2D image counts as 1 mm thick",
+            "sum of the probabilities; a 2D image counts as 1 mm thick, pictures (PNG, …) have no volume",
             per_class=True,
         ),
         Measure(

@@ -60,13 +60,13 @@ class Conversion:
 
     def _oddities(self) -> list[str]:
         """Cases and files that are not as most are."""
-        lines = []
+        lines, raters = [], set(self.raters)
         empty = [c.name for c, f in zip(self.cases, self.facts, strict=True) if _is_empty(f)]
         single = [] if self.found.single else [case.name for case in self.cases if len(case.raters) == 1]
         fewer = [
-            f"{case.name}: {', '.join(sorted(set(self.raters) - set(case.raters)))}"
+            f"{case.name}: {', '.join(sorted(raters - set(case.raters)))}"
             for case in self.cases
-            if self.raters and 1 < len(case.raters) < len(self.raters)
+            if 1 < len(case.raters) < len(raters)
         ]
         by = "left empty by all raters" if not self.found.single else "without any label"
         for what, found in (("with a single rater", single), ("that lack a rater", fewer), (by, empty)):

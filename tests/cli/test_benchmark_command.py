@@ -186,12 +186,13 @@ def test_parameters_of_slurm(world, capsys):  # noqa: F811
 
 
 def test_tables_are_made_of_the_folds_that_are_done(world, capsys, monkeypatch):  # noqa: F811
-    seen, chosen = [], []
+    seen, chosen, places = [], [], []
 
     def evaluated(commands, log, *rest, **more):
         command = commands[0]
         folder, model = Path(command[command.index("-o") + 1]), Path(command[command.index("--model") + 1])
         seen.append(sorted(it.name for it in model.glob("fold_*")))
+        places.append((folder, (folder / "cases" / "old.json").exists()))
         chosen.append(command[command.index("-f") + 1 : command.index("-o")])
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(
@@ -218,3 +219,18 @@ def test_tables_are_made_of_the_folds_that_are_done(world, capsys, monkeypatch):
     assert "90.00 ± 0.00" in out
     assert "Not trained: one soft, jml seed 1234 fold 0, " in out
     assert sorted(it.suffix for it in (world.path / "out").iterdir()) == [".csv", ".html", ".md", ".tex"]
+
+    # an evaluation of a fold that the grid had once is made anew: `evaluate -f` would refuse to remove it
+    for (folder, _), fold in zip(places[:2], ("1", "4"), strict=True):
+        old = CaseRecord(
+            "old",
+            fold,
+            Sources("p", "r"),
+            (1, 1, 1),
+            {"ece": 0.1},
+            {"a": {"dice": 0.9}},
+            {"reliability": [[10], [9], [8]]},
+        )
+        write_record(folder, old)
+    assert run("tables", world.grid, "-o", world.path / "out") == 0
+    assert [there for _, there in places] == [False, False, True, False]

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnunet_dml._checks import InputError, problem
 
-_INSTALL = "Run `pip install 'nnunet-dml[lidc]'`, or name the file with --database."
+_INSTALL = "Run `pip install '.[lidc]'`, or name the file with --database."
 
 
 @dataclass(frozen=True)
