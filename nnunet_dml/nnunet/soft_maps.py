@@ -207,7 +207,7 @@ def check_for_training(trainer: SoftLabelTrainer, cases: Iterable[str]) -> float
     """
     name, fusion = trainer.plans_manager.dataset_name, trainer.source
     raw = folder_if_there("nnUNet_raw")
-    described, where = trainer.dataset_json, Path(trainer.preprocessed_dataset_folder_base) / "dataset.json"
+    described, where = trainer.dataset_json, Path(trainer.preprocessed_dataset_folder).parent / "dataset.json"
     if raw is not None and (raw / name / "dataset.json").is_file():
         where = raw / name / "dataset.json"  # that in nnUNet_preprocessed may be older
         described = read_json(where)
