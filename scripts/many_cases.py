@@ -79,16 +79,16 @@ def main() -> None:
     print("| command | time | processor | memory of the largest process |\n|---|---|---|---|")
     np_2 = ("-np", "2")
     run("nnunet-dml", "convert", "raters", src, "--dataset", NAME[7:], "--layout", "folders", *np_2)
-    run("nnUNetv2_plan_and_preprocess", "-d", "599", "-c", "2d", "-npfp", "2", *np_2)
-    run("nnunet-dml", "preprocess", "-d", "599", "-c", "2d", *np_2)
-    run("nnunet-dml", "preprocess", "-d", "599", "-c", "2d", *np_2)  # again: all is there
-    run("nnunet-dml", "doctor", "-d", "599", "-c", "2d")
     run("nnunet-dml", "raters", "-d", "599", "-o", work / "agreement", *np_2)
     ours, again = work / "evaluation", work / "evaluation_again"
     run("nnunet-dml", "evaluate", "-d", "599", "--predictions", predictions, "-o", ours, *np_2)
     run("nnunet-dml", "evaluate", "-d", "599", "--predictions", predictions, "-o", again, *np_2)
     run("nnunet-dml", "compare", ours, again)
     run("nnunet-dml", "report", ours, "-o", work / "report.html")
+    run("nnUNetv2_plan_and_preprocess", "-d", "599", "-c", "2d", "-npfp", "2", *np_2)
+    run("nnunet-dml", "preprocess", "-d", "599", "-c", "2d", *np_2)
+    run("nnunet-dml", "preprocess", "-d", "599", "-c", "2d", *np_2)  # again: all is there
+    run("nnunet-dml", "doctor", "-d", "599", "-c", "2d")
     written = json.loads((ours / "summary.json").read_text(encoding="utf-8"))
     print(f"\nDice {100 * written['mean']['dice']:.2f}; log: {work / 'log.txt'}")
 

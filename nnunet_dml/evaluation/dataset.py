@@ -141,7 +141,7 @@ def read_dataset(folder: Path) -> RawDataset:
     if ignore is not None and ignore <= last:
         expected = f"a label `ignore` above all others, the last of which is {last}"
         raise InputError(problem(path, expected=expected, found=str(ignore)))
-    listed = listed_raters(content)
+    listed = listed_raters(content, path)
     if any(len(members) > 1 for members in labels.values()):
         regions = {name: members for name, members in labels.items() if set(members) != {0}}
         order = _region_order(content.get("regions_class_order"), path, regions)

@@ -85,7 +85,7 @@ def of_dataset(folder: Path) -> Raters:
     content = read_json(path)
     classes = _classes(content.get("labels"), path)
     ending = ending_of_dataset(content, path)
-    listed = listed_raters(content)
+    listed = listed_raters(content, path)
     labelled = {file.name.removesuffix(ending) for file in (folder / "labelsTr").glob(f"*{ending}")}
     annotated = {sub.name for sub in (folder / "ratersTr").glob("*") if sub.is_dir()}
     cases: list[RaterCase] = []
