@@ -32,6 +32,8 @@ def only_writer(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if os.name == "nt":
+            file.close()  # an open file cannot be removed there
         (folder / LOCK).unlink(missing_ok=True)
         file.close()
         with suppress(OSError):  # something came into it

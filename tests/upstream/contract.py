@@ -177,9 +177,9 @@ WORDS = {
     "nnunetv2.utilities.default_n_proc_DA": "nnUNet_n_proc_DA",
     LOGGER: "nnUNet_wandb_enabled",
     TRAIN: "-tr -p --npz --c --val -device continue_training checkpoint_final.pth dataset.json",
-    PREDICT: "nnUNet_nps -i -o -m -d -c -tr -p -f -chk -device -part_id -npp -nps --save_probabilities --disable_tta "
-    "--continue_prediction --c plans.json dataset.json checkpoint_final.pth network_weights init_args configuration "
-    "trainer_name inference_allowed_mirroring_axes",
+    PREDICT: "nnUNet_npp nnUNet_nps -i -o -m -d -c -tr -p -f -chk -device -part_id -npp -nps --save_probabilities "
+    "--disable_tta --continue_prediction --c plans.json dataset.json checkpoint_final.pth network_weights init_args "
+    "configuration trainer_name inference_allowed_mirroring_axes",
     "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints": "-d -c -plans_name -npfp -np "
     "--verify_dataset_integrity",
     "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner": "configurations dataset_name "
