@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -33,6 +34,9 @@ def staple(
     where two labels share the greatest p, and where everybody who gave the likeliest label gives it less often
     where it is true than where it is not (of two labels: sensitivity + specificity < 1).
 
+    Where raters contradict each other in equal halves over the whole image, as two against two may, the fit is at a
+    saddle, from which only rounding leads it to one side. The raters' order has no part in that: their masks are sorted.
+
     Args:
         masks: R label maps (*spatial), all of which are kept in memory, as uint8 (uint16 from 255 labels on).
         mean: (C, *spatial), the share of the raters that gave each label; overwritten.
@@ -51,12 +55,13 @@ def staple(
     )  # the filter has a label more, "undecided", and counts past it
     number = np.zeros(len(mean), dtype=dtype)
     number[present] = np.arange(len(present))
-    images, votes = [], []
+    raters = []
     for mask in masks:
-        numbered = number[mask]
-        votes.append(numbered[disputed])
-        images.append(itk.GetImageFromArray(numbered.reshape(1, -1)))
-    votes_at = np.stack(votes)
+        numbered = np.ascontiguousarray(number[mask])
+        image = itk.GetImageFromArray(numbered.reshape(1, -1))
+        raters.append((hashlib.sha256(numbered.data).digest(), image, numbered[disputed]))
+    raters.sort(key=lambda it: it[0])
+    images, votes_at = [image for _, image, _ in raters], np.stack([votes for _, _, votes in raters])
     shares = mean[present][:, disputed]
     if len(present) == 2:
         posterior, informative = _fit_two(images, disputed)
