@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from nnunet_dml.cli._arguments import add_processes, whole_number
+from nnunet_dml.cli._arguments import add_processes, fold_number
 
 HELP = (
     "Overlap, calibration and volumes of predicted probabilities against several raters, soft or hard labels."
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         found_option = "--json" if args.json else "--csv"
         todo = "Leave one of them out: both have all rows."
         raise InputError(problem("--by", expected="a table to be printed", found=found_option, todo=todo))
-    folds = [_number(it) for it in args.folds or ()]
+    folds = [fold_number(it, expected="numbers of folds") for it in args.folds or ()]
     if folds and args.model is None:
         raise InputError(problem("-f", expected="--model", found="--predictions"))
     options = Options(
@@ -172,12 +172,3 @@ def run(args: argparse.Namespace) -> int:
         print(tables.table(result, records, shown, by=args.by))
         print(f"\nWritten: {args.output / tables.CASES_CSV}, {args.output / 'summary.json'}")
     return 0
-
-
-def _number(fold: str) -> int:
-    from nnunet_dml._checks import InputError, problem
-
-    number = whole_number(fold)
-    if number is None:
-        raise InputError(problem("-f", expected="numbers of folds", found=fold[:80]))
-    return number
